@@ -1,0 +1,164 @@
+"""UniMP model configuration."""
+
+from typing import Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+
+# Where a checkpoint's own code lives; written into `config.json`, so that a re-saved checkpoint keeps it.
+AUTO_MAP = {
+    "AutoConfig": "configuration_unimp.UniMPConfig",
+    "AutoModel": "modeling_unimp.UniMPForConditionalGeneration",
+    "AutoModelForImageTextToText": "modeling_unimp.UniMPForConditionalGeneration",
+    "AutoModelForCausalLM": "modeling_unimp.UniMPForConditionalGeneration",
+}
+CUSTOM_PIPELINES = {
+    f"unimp-{task}": {"impl": f"pipelines_unimp.UniMP{task.title()}Pipeline", "pt": ["AutoModelForImageTextToText"]}
+    for task in ("recommend", "search", "rate", "explain", "select")
+}
+
+# Rows of the model's own, right after the text vocabulary, in this order; the item codes follow them.
+MARKERS = ("<image>", "<|endofchunk|>", "<|item|>", "<|answer|>")
+
+
+@strict
+class UniMPConfig(PreTrainedConfig):
+    r"""
+    Configuration of a UniMP model: any Hugging Face vision encoder, any Hugging Face decoder, a perceiver resampler and
+    gated cross-attention between them, and item code rows beside the text vocabulary. The defaults give a tiny model.
+
+    Args:
+        vision_config (`dict` or `PreTrainedConfig`, *optional*):
+            The vision encoder's configuration; a tiny ResNet by default.
+        text_config (`dict` or `PreTrainedConfig`, *optional*):
+            The decoder's configuration; a tiny Llama by default.
+        vision_hidden_size (`int`, *optional*):
+            Channels of the vision encoder's last feature map. Read from `vision_config` where it says so.
+        num_items (`int`, defaults to 0):
+            Number of item code rows. Grows with [`UniMPForConditionalGeneration.add_items`].
+        item_text_length (`int`, defaults to 48):
+            Text tokens of an item that enter its code's content.
+        item_feature_size (`int`, defaults to 0):
+            Width of given item embeddings (of any encoder) that enter a code's content beside the model's own.
+        item_embedding_scale (`float`, *optional*):
+            Factor from a code's row to its input embedding; the square root of the row's width by default.
+        item_dropout (`float`, defaults to 0.0):
+            How often, in training, an item is known by its content alone, as a new one would be.
+        num_behaviors (`int`, defaults to 64):
+            Rows of the table of event behaviours (rating, kind, time gap); row 0 means none.
+        tie_item_embeddings (`bool`, defaults to `True`):
+            Whether the input and output sides share the item rows.
+        num_latents, resampler_depth, resampler_heads, resampler_head_dim (`int`):
+            Size of the perceiver resampler (paper: 64, 6, 8, 64).
+        cross_attention_every (`int`, defaults to 1):
+            A gated cross-attention block stands before every n-th decoder layer.
+        cross_attention_heads, cross_attention_head_dim (`int`):
+            Size of the cross-attention (paper: 8, 64).
+        feed_forward_multiplier (`int`, defaults to 4):
+            Width of the resampler's and the gated blocks' feed-forward layers, in hidden sizes.
+        visual_scope (`"last"` or `"all"`, defaults to `"last"`):
+            Whether a token sees its most recent preceding picture (the paper's mask M) or all preceding pictures.
+        tie_word_embeddings (`bool`, *optional*):
+            Whether the text head shares the text embeddings; as in `text_config` by default.
+    """
+
+    model_type = "unimp"
+    sub_configs_defaults = {
+        "vision_config": SubConfigSpec(
+            AutoConfig,
+            model_type="resnet",
+            init_kwargs={
+                "embedding_size": 16,
+                "hidden_sizes": [16, 32],
+                "depths": [1, 1],
+                "layer_type": "basic",
+            },
+        ),
+        "text_config": SubConfigSpec(
+            AutoConfig,
+            model_type="llama",
+            init_kwargs={
+                "vocab_size": 512,
+                "hidden_size": 64,
+                "intermediate_size": 128,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 4,
+                "num_key_value_heads": 4,
+                "max_position_embeddings": 2048,
+                "tie_word_embeddings": True,
+            },
+        ),
+    }
+
+    vision_config: dict | PreTrainedConfig | None = None
+    text_config: dict | PreTrainedConfig | None = None
+    vision_hidden_size: int | None = None
+    num_items: int = 0
+    item_text_length: int = 48
+    item_feature_size: int = 0
+    item_embedding_scale: float | None = None
+    item_dropout: float = 0.0
+    num_behaviors: int = 64
+    tie_item_embeddings: bool = True
+    num_latents: int = 8
+    resampler_depth: int = 1
+    resampler_heads: int = 4
+    resampler_head_dim: int = 16
+    cross_attention_every: int = 1
+    cross_attention_heads: int = 4
+    cross_attention_head_dim: int = 16
+    feed_forward_multiplier: int = 4
+    visual_scope: Literal["last", "all"] = "last"
+    tie_word_embeddings: bool | None = None
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs) -> None:
+        super().__post_init__(**kwargs)
+        if self.tie_word_embeddings is None:
+            # Tying is decided by the top-level flag alone: copy the backbone's.
+            self.tie_word_embeddings = bool(self.text_config.tie_word_embeddings)
+        if self.vision_hidden_size is None:
+            self.vision_hidden_size = self._vision_hidden_size()
+        self.auto_map = dict(AUTO_MAP)
+        self.custom_pipelines = {task: dict(entry) for task, entry in CUSTOM_PIPELINES.items()}
+
+    def _vision_hidden_size(self) -> int:
+        if isinstance(getattr(self.vision_config, "hidden_size", None), int):
+            return self.vision_config.hidden_size
+        if getattr(self.vision_config, "hidden_sizes", None):
+            return self.vision_config.hidden_sizes[-1]
+        raise ValueError(
+            f"`vision_config` of type {self.vision_config.model_type!r} does not state its output width: "
+            "give `vision_hidden_size`, or build the model with `from_backbones`, which measures it."
+        )
+
+    def validate_sizes(self) -> None:
+        """Refuse sizes that cannot make a model."""
+        positive = ("num_latents", "resampler_depth", "resampler_heads", "resampler_head_dim", "cross_attention_every")
+        for name in (*positive, "cross_attention_heads", "cross_attention_head_dim", "feed_forward_multiplier"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+
+    def marker_id(self, marker: str) -> int:
+        """Token id of one of `MARKERS`: they come right after the text vocabulary."""
+        return self.text_config.vocab_size + MARKERS.index(marker)
+
+    @property
+    def image_token_id(self) -> int:
+        """Token id of `<image>`."""
+        return self.marker_id("<image>")
+
+    @property
+    def first_item_id(self) -> int:
+        """Token id of the first item code."""
+        return self.text_config.vocab_size + len(MARKERS)
+
+    @property
+    def vocab_size(self) -> int:
+        """Text vocabulary, markers and item codes together: the width of `logits`."""
+        return self.first_item_id + self.num_items
+
+
+UniMPConfig.register_for_auto_class()

@@ -1,0 +1,558 @@
+"""UniMP: a decoder that reads interleaved pictures, text and item codes."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, GenerationMixin, PreTrainedModel, initialization
+from transformers.cache_utils import Cache
+from transformers.modeling_outputs import BaseModelOutputWithPast, ModelOutput
+from transformers.modeling_utils import slice_logits_to_keep
+from transformers.utils import can_return_tuple
+
+from .attention_unimp import (
+    UniMPGatedCrossAttention,
+    UniMPPerceiverResampler,
+    VisualContext,
+    attach_cross_attention,
+    decoder_layers,
+    visibility,
+)
+from .configuration_unimp import MARKERS, UniMPConfig
+from .decoding_unimp import ItemDecodingMixin
+from .items_unimp import UniMPItemContent, UniMPItemRows
+
+
+# Backbones scale their logits by these; a model that did not would silently answer differently.
+LOGIT_SCALES = ("logits_scaling", "logit_scale", "output_multiplier", "lm_head_multiplier")
+
+
+@dataclass
+class UniMPPrefill:
+    """
+    What reading a prompt leaves for cached decoding, beside the decoder's own `past_key_values`: nothing of it is
+    computed again for the tokens that follow.
+
+    Attributes:
+        item_rows: input and output rows of all item codes, each `[num_items, row_size]`.
+        key_values: per cross-attention block, keys and values of the batch's distinct pictures; `None` without any.
+        image_index: `[batch, images]`, which picture a sample's n-th `<image>` is.
+        image_count: `[batch]`, `<image>` tokens read so far.
+    """
+
+    item_rows: tuple[torch.Tensor, torch.Tensor]
+    key_values: list[tuple[torch.Tensor, torch.Tensor]] | None
+    image_index: torch.Tensor | None
+    image_count: torch.Tensor
+
+
+@dataclass
+class UniMPModelOutput(BaseModelOutputWithPast):
+    """[`~transformers.modeling_outputs.BaseModelOutputWithPast`] and the [`UniMPPrefill`] for the tokens to come."""
+
+    prefill: UniMPPrefill | None = None
+
+
+@dataclass
+class UniMPCausalLMOutput(ModelOutput):
+    """
+    Attributes:
+        loss: mean negative log-probability of the labels, when `labels` are given.
+        log_probs: `[batch, tokens]`, log-probability of each label given all before it; 0 where there is none.
+        logits: `[batch, kept tokens, config.vocab_size]`, when no `labels` are given.
+        past_key_values, hidden_states, attentions: the decoder's.
+        prefill: the [`UniMPPrefill`] for the tokens to come.
+    """
+
+    loss: torch.Tensor | None = None
+    log_probs: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    prefill: UniMPPrefill | None = None
+
+
+class UniMPPreTrainedModel(PreTrainedModel):
+    """Weight initialisation and loading; see [`UniMPForConditionalGeneration`]."""
+
+    config: UniMPConfig
+    base_model_prefix = "model"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["UniMPGatedCrossAttention", "UniMPPerceiverResampler"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_sdpa = True
+    _supports_attention_backend = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        std = self.config.initializer_range
+        if isinstance(module, UniMPGatedCrossAttention):
+            initialization.zeros_(module.attention_gate)
+            initialization.zeros_(module.feed_forward_gate)
+        elif isinstance(module, UniMPPerceiverResampler):
+            initialization.normal_(module.latents, std=1.0)
+        elif isinstance(module, UniMPItemRows):
+            initialization.normal_(module.learned, std=std)
+            # The content has a root mean square of 1 a part: this gives its projection the size of a learned row.
+            initialization.normal_(module.projection.weight, std=std / module.projection.in_features**0.5)
+        elif isinstance(module, UniMPItemContent):
+            initialization.constant_(module.text_ids, -1)
+            for buffer in (module.image_embeddings, module.features, module.image_mean):
+                initialization.zeros_(buffer)
+            initialization.ones_(module.image_scale)
+        elif isinstance(module, UniMPModel):
+            initialization.normal_(module.markers, std=std)
+        elif isinstance(module, UniMPForConditionalGeneration):
+            initialization.zeros_(module.item_bias)
+
+
+class UniMPModel(UniMPPreTrainedModel):
+    """
+    Vision encoder, perceiver resampler, gated cross-attention and decoder, without a head (UniMP, section "Network").
+
+    The decoder is an unmodified Hugging Face model. The vision encoder is frozen, as in the paper: it always runs in
+    evaluation mode and without gradients, so that its features may be computed once and given as `image_features`.
+    """
+
+    def __init__(self, config: UniMPConfig) -> None:
+        super().__init__(config)
+        self.vision_encoder = AutoModel.from_config(config.vision_config)
+        self.resampler = UniMPPerceiverResampler(config)
+        self.language_model = AutoModel.from_config(config.text_config)
+        layers = decoder_layers(self.language_model, config.text_config)
+        num_blocks = attach_cross_attention(layers, config.cross_attention_every)
+        self.cross_attention = nn.ModuleList(UniMPGatedCrossAttention(config) for _ in range(num_blocks))
+        row_size = self.get_input_embeddings().embedding_dim
+        self.embedding_scale = config.item_embedding_scale or row_size**0.5
+        self.markers = nn.Parameter(torch.zeros(len(MARKERS), row_size))
+        self.behaviors = nn.Embedding(config.num_behaviors, row_size, padding_idx=0)
+        self.item_content = UniMPItemContent(config)
+        self.item_rows = UniMPItemRows(config, row_size)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The decoder's own (text) embeddings."""
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Replace the decoder's (text) embeddings."""
+        self.language_model.set_input_embeddings(value)
+
+    def train(self, mode: bool = True) -> "UniMPModel":
+        """Training mode for everything but the frozen vision encoder."""
+        super().train(mode)
+        self.vision_encoder.eval()
+        return self
+
+    @torch.no_grad()
+    def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """`[pictures, channels, height, width]` to the encoder's features, `[pictures, positions, vision_hidden_size]`."""
+        features = self.vision_encoder(pixel_values=pixel_values.to(self.vision_encoder.dtype)).last_hidden_state
+        return features.flatten(2).transpose(1, 2) if features.ndim == 4 else features
+
+    def _embed(
+        self,
+        input_ids: torch.Tensor,
+        item_rows: torch.Tensor,
+        behavior_ids: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Text tokens through the decoder's embeddings; markers, items and behaviours through our own rows."""
+        text_vocab_size = self.config.text_config.vocab_size
+        text = self.get_input_embeddings()(input_ids.clamp(max=text_vocab_size - 1))
+        rows = torch.cat([self.markers, item_rows])
+        own = nn.functional.embedding((input_ids - text_vocab_size).clamp(min=0), rows)
+        if behavior_ids is not None:
+            own = own + self.behaviors(behavior_ids).sum(-2)
+        return torch.where((input_ids < text_vocab_size)[..., None], text, (own * self.embedding_scale).to(text.dtype))
+
+    def _new_item_rows(
+        self, text_ids: torch.Tensor, image_index: torch.Tensor, image_features: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Rows of items outside the catalogue, `[new items, row_size]`: their content alone."""
+        content = self.item_content
+        images = content.image_mean.new_zeros(len(text_ids), self.config.vision_hidden_size)
+        if image_features is not None:
+            pooled = image_features.mean(1)[image_index.clamp(min=0)]
+            images = torch.where((image_index >= 0)[:, None], pooled.to(images), images)
+        features = images.new_zeros(len(text_ids), self.config.item_feature_size)
+        encoded = content.encode(self.get_input_embeddings(), text_ids, images, features)
+        return self.item_rows.projection(encoded)
+
+    def _visual_context(self, text_time: torch.Tensor, prefill: UniMPPrefill) -> VisualContext | None:
+        if prefill.key_values is None:
+            return None
+        index = prefill.image_index
+        mask = visibility(text_time, index.shape[1], self.config.visual_scope) & (index >= 0)[:, None]
+        mask = mask.repeat_interleave(self.config.num_latents, dim=-1)[:, None]
+        return VisualContext(self.cross_attention, prefill.key_values, index, mask)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        pixel_values: torch.Tensor | None = None,
+        image_features: torch.Tensor | None = None,
+        image_index: torch.LongTensor | None = None,
+        behavior_ids: torch.LongTensor | None = None,
+        new_item_text_ids: torch.LongTensor | None = None,
+        new_item_image_index: torch.LongTensor | None = None,
+        item_rows: tuple[torch.Tensor, torch.Tensor] | None = None,
+        prefill: UniMPPrefill | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> UniMPModelOutput:
+        """See [`UniMPForConditionalGeneration.forward`]; `item_rows` are the rows its head also uses."""
+        if prefill is None:
+            rows = item_rows if item_rows is not None else (self.item_rows(self._content()),) * 2
+            if pixel_values is not None and image_features is None:
+                image_features = self.get_image_features(pixel_values)
+            prefill = self._read_pictures(input_ids, image_features, image_index, rows)
+        input_rows = prefill.item_rows[0]
+        if new_item_text_ids is not None:
+            new_rows = self._new_item_rows(new_item_text_ids, new_item_image_index, image_features)
+            input_rows = torch.cat([input_rows, new_rows])
+        hidden_states = self._embed(input_ids, input_rows, behavior_ids)
+        text_time = prefill.image_count[:, None] + (input_ids == self.config.image_token_id).cumsum(-1)
+        visual_context = self._visual_context(text_time, prefill)
+        if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
+            position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -input_ids.shape[1] :]
+        outputs = self.language_model(
+            inputs_embeds=hidden_states,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            visual_context=visual_context,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        if visual_context is not None and len(set(visual_context.used)) < len(self.cross_attention):
+            raise ValueError(
+                f"`text_config`: a {self.config.text_config.model_type!r} decoder does not hand keyword arguments to its "
+                "layers, so it would silently ignore every picture. Choose a decoder that does, such as llama, qwen3, "
+                "gemma3_text, gpt2, gpt_neox or opt."
+            )
+        return UniMPModelOutput(
+            last_hidden_state=outputs.last_hidden_state,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            prefill=replace(prefill, image_count=text_time[:, -1]),
+        )
+
+    def _content(self) -> torch.Tensor:
+        return self.item_content(self.get_input_embeddings())
+
+    def _read_pictures(
+        self,
+        input_ids: torch.Tensor,
+        image_features: torch.Tensor | None,
+        image_index: torch.Tensor | None,
+        item_rows: tuple[torch.Tensor, torch.Tensor],
+    ) -> UniMPPrefill:
+        """Resample the batch's distinct pictures and project them to every block's keys and values, once."""
+        image_count = torch.zeros_like(input_ids[:, 0])
+        if image_features is None:
+            return UniMPPrefill(item_rows, None, None, image_count)
+        if image_index is None:
+            image_index = self._pictures_in_order(input_ids)
+        latents = self.resampler(image_features.to(self.resampler.input_projection.weight.dtype))
+        key_values = [block.attention.project(latents) for block in self.cross_attention]
+        return UniMPPrefill(item_rows, key_values, image_index, image_count)
+
+    def _pictures_in_order(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Without `image_index`: the n-th `<image>` of the batch, row by row, is the n-th picture."""
+        is_image = input_ids == self.config.image_token_id
+        number = is_image.flatten().cumsum(0).view_as(input_ids) - 1
+        index = number.new_full((len(input_ids), int(is_image.sum(-1).max())), -1)
+        for row, numbers, image in zip(index, number, is_image, strict=True):
+            row[: int(image.sum())] = numbers[image]
+        return index
+
+
+class UniMPForConditionalGeneration(ItemDecodingMixin, UniMPPreTrainedModel, GenerationMixin):
+    """
+    UniMP with its two heads: text tokens and item codes (UniMP, section "Network").
+
+    Whether the next token is a text token or an item code is settled by the token before it (an item code, the end of
+    a chunk and the `<|item|>` marker are followed by an item; anything else by text), and each kind is normalised over
+    itself. The paper normalises both over one vocabulary; apart, text is exactly the backbone's distribution, an item
+    answer is always an item of the catalogue, and training an item never pays for a large text vocabulary.
+    """
+
+    def __init__(self, config: UniMPConfig) -> None:
+        super().__init__(config)
+        for name in LOGIT_SCALES:
+            if getattr(config.text_config, name, None) not in (None, 1, 1.0):
+                raise ValueError(
+                    f"`text_config` of type {config.text_config.model_type!r} scales its logits (`{name}`), which UniMP "
+                    "does not reproduce: choose another decoder."
+                )
+        self.model = UniMPModel(config)
+        embeddings = self.model.get_input_embeddings()
+        row_size = embeddings.embedding_dim
+        self.lm_head = nn.Linear(row_size, config.text_config.vocab_size, bias=False)
+        self.item_head = None if config.tie_item_embeddings else UniMPItemRows(config, row_size)
+        self.item_bias = nn.Parameter(torch.zeros(config.num_items))
+        source = next(name for name, module in self.model.named_modules() if module is embeddings)
+        self._tied_weights_keys = {"lm_head.weight": f"model.{source}.weight"}
+        self.post_init()
+
+    @classmethod
+    def from_backbones(
+        cls, vision: str | PreTrainedModel, text: str | PreTrainedModel, **config_kwargs: Any
+    ) -> "UniMPForConditionalGeneration":
+        """
+        Start from a pretrained vision encoder and a pretrained decoder; everything between them is new.
+
+        Args:
+            vision (`str` or `PreTrainedModel`): a folder, a Hub id, or a loaded vision encoder.
+            text (`str` or `PreTrainedModel`): a folder, a Hub id, or a loaded causal language model.
+            config_kwargs: further [`UniMPConfig`] arguments.
+
+        Raises:
+            `ValueError`: the decoder would silently ignore pictures, or has no causal language modelling head.
+        """
+        vision = _load_vision_encoder(vision) if isinstance(vision, str) else vision
+        text = AutoModelForCausalLM.from_pretrained(text) if isinstance(text, str) else text
+        size = getattr(vision.config, "image_size", 64)
+        size = (size, size) if isinstance(size, int) else tuple(size)
+        pixel_values = torch.zeros(1, 3, *size, dtype=vision.dtype, device=vision.device)
+        with torch.no_grad():
+            features = vision.eval()(pixel_values=pixel_values).last_hidden_state
+        config = UniMPConfig(
+            vision_config=vision.config,
+            text_config=text.config,
+            vision_hidden_size=features.shape[1] if features.ndim == 4 else features.shape[-1],
+            **config_kwargs,
+        )
+        model = cls(config).to(text.dtype)
+        model.model.vision_encoder.load_state_dict(vision.state_dict())
+        model.model.language_model.load_state_dict(text.base_model.state_dict())
+        model.lm_head.load_state_dict(text.get_output_embeddings().state_dict())
+        model.tie_weights()
+        model.generation_config = text.generation_config
+        probe = torch.tensor([[config.image_token_id]])
+        with torch.no_grad():
+            model.eval()(input_ids=probe, pixel_values=pixel_values.to(probe.device))  # refuses what ignores pictures
+        return model
+
+    def get_output_embeddings(self) -> nn.Linear:
+        """The text head."""
+        return self.lm_head
+
+    def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """See [`UniMPModel.get_image_features`]."""
+        return self.model.get_image_features(pixel_values)
+
+    def set_trainable(self, policy: Literal["all", "new"]) -> list[str]:
+        """
+        Choose what trains, by name; the vision encoder never does (the items' pictures are stored as it saw them).
+
+        Args:
+            policy (`"all"` or `"new"`): everything else, or only what UniMP adds to its backbones: resampler,
+                cross-attention, item rows, markers and behaviours.
+
+        Returns:
+            `list[str]`: names of the parameters that train.
+        """
+        if policy not in ("all", "new"):
+            raise ValueError(f"`policy` must be 'all' or 'new', got {policy!r}.")
+        frozen = ("model.vision_encoder.",)
+        if policy == "new":
+            frozen += ("model.language_model.", "lm_head.")
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(not name.startswith(frozen))
+        return [name for name, parameter in self.named_parameters() if parameter.requires_grad]
+
+    @torch.no_grad()
+    def add_items(
+        self,
+        text_ids: torch.Tensor,
+        image_embeddings: torch.Tensor | None = None,
+        features: torch.Tensor | None = None,
+    ) -> None:
+        """
+        Append items to the catalogue's code rows. The first ones get random learned rows, to be trained; items added
+        to a model that has some are known by their content alone.
+
+        Args:
+            text_ids (`torch.LongTensor` of shape `(items, tokens)`): the items' text, padded with -1.
+            image_embeddings (`torch.Tensor` of shape `(items, vision_hidden_size)`, *optional*): pooled
+                `get_image_features` of their pictures; zeros where there is none.
+            features (`torch.Tensor` of shape `(items, item_feature_size)`, *optional*): given embeddings.
+        """
+        num_items, length = len(text_ids), self.config.item_text_length
+        if features is None and self.config.item_feature_size:
+            raise ValueError(f"`features` of width {self.config.item_feature_size} are needed (`item_feature_size`).")
+        text_ids = nn.functional.pad(text_ids[:, :length], (0, max(0, length - text_ids.shape[1])), value=-1)
+        if image_embeddings is None:
+            image_embeddings = torch.zeros(num_items, self.config.vision_hidden_size)
+        if features is None:
+            features = torch.zeros(num_items, 0)
+        first = self.config.num_items == 0
+        self.model.item_content.add(text_ids, image_embeddings, features)
+        for rows in self._row_modules():
+            rows.add(num_items, trained=first)
+        bias = torch.cat([self.item_bias.data, self.item_bias.new_zeros(num_items)])
+        self.item_bias = nn.Parameter(bias, requires_grad=self.item_bias.requires_grad)
+        self.config.num_items += num_items
+
+    def _row_modules(self) -> Iterator[UniMPItemRows]:
+        yield self.model.item_rows
+        if self.item_head is not None:
+            yield self.item_head
+
+    def compute_item_rows(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Input and output rows of all item codes, each `[num_items, row_size]`; one tensor twice when tied."""
+        content = self.model._content()
+        rows = self.model.item_rows(content)
+        return rows, rows if self.item_head is None else self.item_head(content)
+
+    def item_logits(self, hidden_states: torch.Tensor, output_rows: torch.Tensor) -> torch.Tensor:
+        """`[..., hidden_size]` to `[..., 1 + num_items]`: the end of the chunk, then the catalogue's item codes."""
+        end = self.model.markers[MARKERS.index("<|endofchunk|>")]
+        bias = nn.functional.pad(self.item_bias, (1, 0))
+        rows = torch.cat([end[None], output_rows])
+        return nn.functional.linear(hidden_states, rows.to(hidden_states), bias.to(hidden_states))
+
+    def text_logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """`[..., hidden_size]` to `[..., text vocabulary]`, as the backbone computes them."""
+        logits = self.lm_head(hidden_states)
+        cap = getattr(self.config.text_config, "final_logit_softcapping", None)
+        return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    def _precedes_item(self, input_ids: torch.Tensor) -> torch.Tensor:
+        config = self.config
+        markers = (input_ids == config.marker_id("<|endofchunk|>")) | (input_ids == config.marker_id("<|item|>"))
+        return markers | (input_ids >= config.first_item_id)
+
+    def _joint_logits(
+        self, hidden_states: torch.Tensor, precedes_item: torch.Tensor, output_rows: torch.Tensor
+    ) -> torch.Tensor:
+        """Logits over text vocabulary, markers and items, with the kind that cannot follow ruled out."""
+        text, items = self.text_logits(hidden_states), self.item_logits(hidden_states, output_rows)
+        never = torch.finfo(text.dtype).min
+        logits = text.new_full((*text.shape[:-1], self.config.vocab_size), never)
+        precedes_item = precedes_item[..., None]
+        logits[..., : text.shape[-1]] = text.masked_fill(precedes_item, never)
+        items = items.to(text.dtype).masked_fill(~precedes_item, never)
+        logits[..., self.config.marker_id("<|endofchunk|>")] = items[..., 0]
+        logits[..., self.config.first_item_id :] = items[..., 1:]
+        return logits
+
+    def _label_log_probs(
+        self, hidden_states: torch.Tensor, input_ids: torch.Tensor, labels: torch.Tensor, output_rows: torch.Tensor
+    ) -> torch.Tensor:
+        """Log-probability of every label, `[batch, tokens]`; only labelled positions reach a vocabulary."""
+        labelled = labels[:, 1:] != -100
+        precedes_item = self._precedes_item(input_ids[:, :-1])
+        text, items = labelled & ~precedes_item, labelled & precedes_item
+        text_targets, item_targets = labels[:, 1:][text], self._item_targets(labels[:, 1:][items])
+        log_probs = hidden_states.new_zeros(labels.shape, dtype=torch.float32)
+        for kind, targets, logits in (
+            (text, text_targets, self.text_logits(hidden_states[:, :-1][text])),
+            (items, item_targets, self.item_logits(hidden_states[:, :-1][items], output_rows)),
+        ):
+            picked = -nn.functional.cross_entropy(logits.float(), targets, reduction="none")
+            log_probs[:, 1:] = log_probs[:, 1:].masked_scatter(kind, picked)
+        return log_probs
+
+    def _item_targets(self, labels: torch.Tensor) -> torch.Tensor:
+        """Columns of `item_logits` for item labels: 0 for the end of the chunk, then the items."""
+        end = labels == self.config.marker_id("<|endofchunk|>")
+        return (labels - self.config.first_item_id + 1).masked_fill(end, 0)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        pixel_values: torch.Tensor | None = None,
+        image_features: torch.Tensor | None = None,
+        image_index: torch.LongTensor | None = None,
+        behavior_ids: torch.LongTensor | None = None,
+        new_item_text_ids: torch.LongTensor | None = None,
+        new_item_image_index: torch.LongTensor | None = None,
+        prefill: UniMPPrefill | None = None,
+        labels: torch.LongTensor | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> UniMPCausalLMOutput:
+        """
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch, tokens)`):
+                Text tokens, then markers, item codes and, last, the new items of this batch
+                (`config.vocab_size + n` is the n-th of `new_item_text_ids`).
+            pixel_values (`torch.Tensor` of shape `(pictures, channels, height, width)`, *optional*):
+                The batch's distinct pictures.
+            image_features (`torch.Tensor` of shape `(pictures, positions, vision_hidden_size)`, *optional*):
+                Their `get_image_features`, instead.
+            image_index (`torch.LongTensor` of shape `(batch, images)`, *optional*):
+                Which picture a sample's n-th `<image>` is, -1 for padding. In order of appearance by default.
+            behavior_ids (`torch.LongTensor` of shape `(batch, tokens, behaviours)`, *optional*):
+                Behaviours of the event a token stands for, 0 for none.
+            new_item_text_ids, new_item_image_index (`torch.LongTensor` of shapes `(items, tokens)` and `(items,)`, *optional*):
+                Text (padded with -1) and picture (-1 for none) of items outside the catalogue.
+            prefill ([`UniMPPrefill`], *optional*):
+                What reading the prompt left, for cached decoding.
+            labels (`torch.LongTensor` of shape `(batch, tokens)`, *optional*):
+                Tokens to predict, -100 elsewhere; shifted inside. With labels, only the positions before one reach a
+                vocabulary: `log_probs` and `loss` are returned, `logits` are not.
+        """
+        item_rows = prefill.item_rows if prefill is not None else self.compute_item_rows()
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            pixel_values=pixel_values,
+            image_features=image_features,
+            image_index=image_index,
+            behavior_ids=behavior_ids,
+            new_item_text_ids=new_item_text_ids,
+            new_item_image_index=new_item_image_index,
+            item_rows=item_rows,
+            prefill=prefill,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        logits = log_probs = loss = None
+        if labels is None:
+            hidden_states = slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep)
+            precedes_item = slice_logits_to_keep(self._precedes_item(input_ids)[..., None], logits_to_keep)[..., 0]
+            logits = self._joint_logits(hidden_states, precedes_item, item_rows[1])
+        else:
+            log_probs = self._label_log_probs(outputs.last_hidden_state, input_ids, labels, item_rows[1])
+            count = (labels[:, 1:] != -100).sum() if num_items_in_batch is None else num_items_in_batch
+            loss = -log_probs.sum() / torch.as_tensor(count).clamp(min=1)
+        return UniMPCausalLMOutput(
+            loss=loss,
+            log_probs=log_probs,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            prefill=outputs.prefill,
+        )
+
+
+def _load_vision_encoder(name: str) -> PreTrainedModel:
+    config = AutoConfig.from_pretrained(name)
+    # A two-tower checkpoint (CLIP, SigLIP): its vision tower alone.
+    return AutoModel.from_pretrained(name, config=getattr(config, "vision_config", config))
+
+
+UniMPModel.register_for_auto_class("AutoModel")
+UniMPForConditionalGeneration.register_for_auto_class("AutoModelForImageTextToText")

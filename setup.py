@@ -1,0 +1,40 @@
+from pathlib import Path
+
+from setuptools import setup
+
+# The folders at the root are installed as sub-packages of `unimp`. The list is explicit: `find_packages()` would
+# install them a second time under their generic names.
+PACKAGES = {
+    "unimp": "unimp",
+    "unimp.modeling_unimp": "modeling_unimp",
+    "unimp.processing": "processing",
+    "unimp.training": "training",
+}
+
+setup(
+    name="unimp",
+    version="0.1.0",
+    description="Unified multi-modal personalisation: recommend, search, rate, explain and select from pictures and text",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=list(PACKAGES),
+    package_dir=PACKAGES,
+    install_requires=[
+        "accelerate>=1.15",
+        "datasets>=5.2",
+        "numpy>=2.0",
+        "peft>=0.21",
+        "pillow>=12.0",
+        "pyarrow>=20.0",
+        "pyyaml>=6.0",
+        "rich>=14.0",
+        "safetensors>=0.8",
+        "torch>=2.13",
+        "torchmetrics>=1.9",
+        "transformers>=5.23,<6",
+        "trl>=1.16,<2",
+    ],
+    entry_points={"console_scripts": ["unimp = unimp.cli:main"]},
+)
