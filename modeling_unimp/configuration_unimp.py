@@ -38,7 +38,7 @@ class UniMPConfig(PreTrainedConfig):
             Channels of the vision encoder's last feature map. Read from `vision_config` where it says so.
         num_items (`int`, defaults to 0):
             Number of item code rows. Grows with [`UniMPForConditionalGeneration.add_items`].
-        item_text_length (`int`, defaults to 48):
+        item_text_length (`int`, defaults to 64):
             Text tokens of an item that enter its code's content.
         item_feature_size (`int`, defaults to 0):
             Width of given item embeddings (of any encoder) that enter a code's content beside the model's own.
@@ -96,7 +96,7 @@ class UniMPConfig(PreTrainedConfig):
     text_config: dict | PreTrainedConfig | None = None
     vision_hidden_size: int | None = None
     num_items: int = 0
-    item_text_length: int = 48
+    item_text_length: int = 64
     item_feature_size: int = 0
     item_embedding_scale: float | None = None
     item_dropout: float = 0.0

@@ -57,6 +57,37 @@ class ItemDecodingMixin:
         hidden_states = self.model(**inputs, item_rows=rows, use_cache=False).last_hidden_state[:, -1]
         return self.item_logits(hidden_states, rows[1])[:, 1:].float().log_softmax(-1)
 
+    @torch.no_grad()
+    def select_items(self, candidates: list[list[int]], **inputs: Any) -> list[list[int]]:
+        """
+        Choose among candidates: one after the other, until the end of the chunk is more probable than another one.
+
+        Args:
+            candidates (`list[list[int]]`): per sample, positions in the catalogue.
+            inputs: a left-padded prompt that an item follows.
+
+        Returns:
+            `list[list[int]]`: per sample at least one of its candidates, none twice.
+        """
+        prompt_length = inputs["input_ids"].shape[1]
+        end, first = self.config.marker_id("<|endofchunk|>"), self.config.first_item_id
+
+        def allowed(sample: int, token_ids: torch.Tensor) -> list[int]:
+            chosen = set(token_ids[prompt_length:].tolist())
+            left = [first + position for position in candidates[sample] if first + position not in chosen]
+            return [*left, end] if chosen else left
+
+        generated = self.generate(
+            **inputs,
+            do_sample=False,
+            max_new_tokens=max(map(len, candidates)) + 1,
+            eos_token_id=end,
+            pad_token_id=end,
+            prefix_allowed_tokens_fn=allowed,
+        )
+        answers = (row[prompt_length:].tolist() for row in generated)
+        return [[token - first for token in answer if token >= first] for answer in answers]
+
     def prepare_inputs_for_generation(self, input_ids: torch.Tensor, **kwargs: Any) -> dict[str, Any]:
         """Hand the prompt's pictures, behaviours and new items over once, with the prompt."""
         model_inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)

@@ -85,6 +85,7 @@ class UniMPItemRows(nn.Module):
         self.initializer_range = config.initializer_range
         self.dropout = config.item_dropout
         self.learned = nn.Parameter(torch.zeros(config.num_items, row_size))
+        self.bias = nn.Parameter(torch.zeros(config.num_items))  # of the output side
         self.projection = nn.Linear(content_size, row_size, bias=False)
 
     def add(self, num_items: int, *, trained: bool) -> None:
@@ -92,7 +93,9 @@ class UniMPItemRows(nn.Module):
         rows = self.learned.new_zeros(num_items, self.learned.shape[1])
         if trained:
             rows.normal_(std=self.initializer_range)
-        self.learned = nn.Parameter(torch.cat([self.learned.data, rows]), requires_grad=self.learned.requires_grad)
+        trains = self.learned.requires_grad
+        self.learned = nn.Parameter(torch.cat([self.learned.data, rows]), requires_grad=trains)
+        self.bias = nn.Parameter(torch.cat([self.bias.data, rows.new_zeros(num_items)]), requires_grad=trains)
 
     def forward(self, content: torch.Tensor) -> torch.Tensor:
         """`[num_items, row_size]`. In training the learned part of some items is dropped, as if they were new."""

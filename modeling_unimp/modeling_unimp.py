@@ -98,6 +98,7 @@ class UniMPPreTrainedModel(PreTrainedModel):
             initialization.normal_(module.latents, std=1.0)
         elif isinstance(module, UniMPItemRows):
             initialization.normal_(module.learned, std=std)
+            initialization.zeros_(module.bias)
             # The content has a root mean square of 1 a part: this gives its projection the size of a learned row.
             initialization.normal_(module.projection.weight, std=std / module.projection.in_features**0.5)
         elif isinstance(module, UniMPItemContent):
@@ -105,10 +106,6 @@ class UniMPPreTrainedModel(PreTrainedModel):
             for buffer in (module.image_embeddings, module.features, module.image_mean):
                 initialization.zeros_(buffer)
             initialization.ones_(module.image_scale)
-        elif isinstance(module, UniMPModel):
-            initialization.normal_(module.markers, std=std)
-        elif isinstance(module, UniMPForConditionalGeneration):
-            initialization.zeros_(module.item_bias)
 
 
 class UniMPModel(UniMPPreTrainedModel):
@@ -129,7 +126,7 @@ class UniMPModel(UniMPPreTrainedModel):
         self.cross_attention = nn.ModuleList(UniMPGatedCrossAttention(config) for _ in range(num_blocks))
         row_size = self.get_input_embeddings().embedding_dim
         self.embedding_scale = config.item_embedding_scale or row_size**0.5
-        self.markers = nn.Parameter(torch.zeros(len(MARKERS), row_size))
+        self.markers = nn.Embedding(len(MARKERS), row_size)
         self.behaviors = nn.Embedding(config.num_behaviors, row_size, padding_idx=0)
         self.item_content = UniMPItemContent(config)
         self.item_rows = UniMPItemRows(config, row_size)
@@ -164,7 +161,7 @@ class UniMPModel(UniMPPreTrainedModel):
         """Text tokens through the decoder's embeddings; markers, items and behaviours through our own rows."""
         text_vocab_size = self.config.text_config.vocab_size
         text = self.get_input_embeddings()(input_ids.clamp(max=text_vocab_size - 1))
-        rows = torch.cat([self.markers, item_rows])
+        rows = torch.cat([self.markers.weight, item_rows])
         own = nn.functional.embedding((input_ids - text_vocab_size).clamp(min=0), rows)
         if behavior_ids is not None:
             own = own + self.behaviors(behavior_ids).sum(-2)
@@ -300,7 +297,6 @@ class UniMPForConditionalGeneration(ItemDecodingMixin, UniMPPreTrainedModel, Gen
         row_size = embeddings.embedding_dim
         self.lm_head = nn.Linear(row_size, config.text_config.vocab_size, bias=False)
         self.item_head = None if config.tie_item_embeddings else UniMPItemRows(config, row_size)
-        self.item_bias = nn.Parameter(torch.zeros(config.num_items))
         source = next(name for name, module in self.model.named_modules() if module is embeddings)
         self._tied_weights_keys = {"lm_head.weight": f"model.{source}.weight"}
         self.post_init()
@@ -401,8 +397,6 @@ class UniMPForConditionalGeneration(ItemDecodingMixin, UniMPPreTrainedModel, Gen
         self.model.item_content.add(text_ids, image_embeddings, features)
         for rows in self._row_modules():
             rows.add(num_items, trained=first)
-        bias = torch.cat([self.item_bias.data, self.item_bias.new_zeros(num_items)])
-        self.item_bias = nn.Parameter(bias, requires_grad=self.item_bias.requires_grad)
         self.config.num_items += num_items
 
     def _row_modules(self) -> Iterator[UniMPItemRows]:
@@ -418,9 +412,9 @@ class UniMPForConditionalGeneration(ItemDecodingMixin, UniMPPreTrainedModel, Gen
 
     def item_logits(self, hidden_states: torch.Tensor, output_rows: torch.Tensor) -> torch.Tensor:
         """`[..., hidden_size]` to `[..., 1 + num_items]`: the end of the chunk, then the catalogue's item codes."""
-        end = self.model.markers[MARKERS.index("<|endofchunk|>")]
-        bias = nn.functional.pad(self.item_bias, (1, 0))
-        rows = torch.cat([end[None], output_rows])
+        head = self.model.item_rows if self.item_head is None else self.item_head
+        end = self.model.markers.weight[MARKERS.index("<|endofchunk|>")]
+        rows, bias = torch.cat([end[None], output_rows]), nn.functional.pad(head.bias, (1, 0))
         return nn.functional.linear(hidden_states, rows.to(hidden_states), bias.to(hidden_states))
 
     def text_logits(self, hidden_states: torch.Tensor) -> torch.Tensor:

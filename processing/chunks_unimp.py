@@ -1,0 +1,190 @@
+"""The chunk format: how one event of a history becomes tokens, in training and inference alike."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from .catalog_unimp import flatten_attributes
+from .columns_unimp import Columns
+from .tasks_unimp import Task, write_answer
+
+
+# The model's own token rows, right after the text vocabulary; the item codes follow them.
+MARKERS = ("<image>", "<|endofchunk|>", "<|item|>", "<|answer|>")
+IMAGE, END_OF_CHUNK, ITEM, ANSWER = MARKERS
+
+# What a labelled token is, for the loss to weigh: an item code, a rating, an explanation.
+NO_ROLE, ITEM_ROLE, RATING_ROLE, EXPLANATION_ROLE = range(4)
+TEXT_ROLES = {Columns.RATING: RATING_ROLE, Columns.EXPLANATION: EXPLANATION_ROLE}
+
+# Rows of the behaviour table (0: none), by kind of behaviour. An event carries one of each.
+RATING_BUCKETS, GAP_BUCKETS = 10, 20
+FIRST_RATING, FIRST_GAP, FIRST_KIND = 1, 1 + RATING_BUCKETS, 1 + RATING_BUCKETS + GAP_BUCKETS
+NO_BEHAVIOR = (0, 0, 0)
+
+
+@dataclass
+class Tokens:
+    """A stretch of the prompt: token ids, and beside each its role and behaviours; and the pictures it shows."""
+
+    ids: list[int] = field(default_factory=list)
+    roles: list[int] = field(default_factory=list)
+    behaviors: list[tuple[int, int, int]] = field(default_factory=list)
+    images: list[int] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def add(
+        self, ids: Sequence[int], role: int = NO_ROLE, behaviors: tuple[int, int, int] = NO_BEHAVIOR
+    ) -> "Tokens":
+        """Append tokens that share a role and behaviours."""
+        self.ids += ids
+        self.roles += [role] * len(ids)
+        self.behaviors += [behaviors] * len(ids)
+        return self
+
+    def extend(self, other: "Tokens") -> "Tokens":
+        """Append another stretch."""
+        self.ids += other.ids
+        self.roles += other.roles
+        self.behaviors += other.behaviors
+        self.images += other.images
+        return self
+
+
+@dataclass(frozen=True)
+class Event:
+    """
+    One event of a history, looked up.
+
+    Attributes:
+        code: the item's code; codes past the catalogue's are the new items of this batch.
+        text_ids: the item's attributes as tokens.
+        image: number of its picture in this batch, if it has one.
+        rating, explanation, behavior: what the person did with it.
+        gap: seconds since the event before.
+    """
+
+    code: int
+    text_ids: Sequence[int]
+    image: int | None
+    rating: float | None = None
+    explanation: str | None = None
+    behavior: str | None = None
+    gap: float | None = None
+
+
+class ChunkFormat:
+    """
+    Writes events as tokens (UniMP, section "Unified data format").
+
+    Args:
+        tokenizer: the decoder's.
+        text_vocab_size (`int`): size of the decoder's text vocabulary; markers and item codes come after it.
+        order (`"code_first"` or `"code_last"`): where an item's code stands in its chunk. `code_last` is the paper's:
+            a code is predicted from the item's own picture and text. With `code_first` it is predicted from everything
+            before the item, so that every step of a history is a next-item target.
+        rating_range (`tuple[float, float]`): lowest and highest rating.
+        behavior_kinds (`Sequence[str]`): kinds of events, such as purchase and view.
+        max_words (`int`): words kept of a text field.
+        item_text_length (`int`): tokens kept of an item's text.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        text_vocab_size: int,
+        order: str,
+        rating_range: tuple[float, float],
+        behavior_kinds: Sequence[str],
+        max_words: int,
+        item_text_length: int,
+    ) -> None:
+        if order not in ("code_first", "code_last"):
+            raise ValueError(f"`order` must be 'code_first' or 'code_last', got {order!r}.")
+        self.tokenizer = tokenizer
+        self.marker_ids = {marker: text_vocab_size + n for n, marker in enumerate(MARKERS)}
+        self.first_item_id = text_vocab_size + len(MARKERS)
+        self.order = order
+        self.rating_range = tuple(rating_range)
+        self.behavior_kinds = list(behavior_kinds)
+        self.max_words = max_words
+        self.item_text_length = item_text_length
+
+    def text(self, text: str) -> list[int]:
+        """Token ids of a text; what looks like a special token in it is text like any other."""
+        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+    def item_text(self, attributes: dict[str, Any]) -> list[int]:
+        """Token ids of an item's attributes."""
+        return self.text(flatten_attributes(attributes, self.max_words))[: self.item_text_length]
+
+    def marker(self, marker: str) -> list[int]:
+        """The token of one of `MARKERS`."""
+        return [self.marker_ids[marker]]
+
+    def code(self, code: int) -> list[int]:
+        """The token of an item code."""
+        return [self.first_item_id + code]
+
+    def chunk(self, event: Event, task: Task, *, full: bool, labelled: bool, ask: bool = False) -> Tokens:
+        """
+        An event as tokens.
+
+        Args:
+            full: show picture and attributes, or the item's code alone.
+            labelled: give the tokens that `task` predicts inside a history their role.
+            ask: stop where the task's text answer begins.
+        """
+        role = ITEM_ROLE if labelled and task.answer == "item" else NO_ROLE
+        code = Tokens().add(self.code(event.code), role, self._behaviors(event, task))
+        if not full:
+            return code
+        if event.image is None:
+            content = Tokens()
+        else:
+            content = Tokens(images=[event.image]).add(self.marker(IMAGE))
+        content.add(event.text_ids)
+        if task.shows:
+            content.extend(self._answer(event, task, labelled=labelled, ask=ask))
+        if self.order == "code_first":
+            chunk = code.extend(content)
+        elif ask:
+            chunk = content
+        else:
+            chunk = content.add(self.marker(ITEM)).extend(code)
+        return chunk if ask else chunk.add(self.marker(END_OF_CHUNK))
+
+    def _answer(self, event: Event, task: Task, *, labelled: bool, ask: bool) -> Tokens:
+        """The event columns that `task` shows: `<|answer|>`, the text, the end of the text."""
+        if ask:
+            return Tokens().add(self.marker(ANSWER))
+        explanation = event.explanation if Columns.EXPLANATION in task.shows else None
+        spans = write_answer(event.rating, explanation)
+        if not spans:
+            return Tokens()
+        tokens = Tokens().add(self.marker(ANSWER))
+        for column, text in spans:
+            tokens.add(self.text(text), TEXT_ROLES[column] if labelled else NO_ROLE)
+        return tokens.add([self.tokenizer.eos_token_id], tokens.roles[-1])
+
+    def valid_rating(self, rating: float) -> bool:
+        """Whether a rating lies within `rating_range`."""
+        return self.rating_range[0] <= rating <= self.rating_range[1]
+
+    def _behaviors(self, event: Event, task: Task) -> tuple[int, int, int]:
+        rating = kind = gap = 0
+        if event.rating is not None and Columns.RATING not in task.shows:  # a rating to be predicted is not given away
+            low, high = self.rating_range
+            rating = FIRST_RATING + round((event.rating - low) / max(high - low, 1e-9) * (RATING_BUCKETS - 1))
+        if event.gap is not None:
+            gap = FIRST_GAP + min(GAP_BUCKETS - 1, int(math.log2(1 + max(0.0, event.gap)) / 1.5))
+        if event.behavior is not None:
+            kind = FIRST_KIND + self.behavior_kinds.index(event.behavior)
+        return rating, kind, gap
+
+

@@ -1,0 +1,189 @@
+"""The pipelines: `pipeline("unimp-recommend", model=FOLDER_OR_ID, trust_remote_code=True)` and its sisters."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+from transformers import Pipeline
+
+from .columns_unimp import Columns
+
+
+class UniMPPipeline(Pipeline):
+    """
+    Requests in, answers out; a list of requests is answered in batches (`batch_size=`).
+
+    A request is a dictionary, see [`UniMPProcessor`].
+    """
+
+    _load_processor = True
+    _load_tokenizer = False
+    _load_image_processor = False
+    _load_feature_extractor = False
+
+    task_name: str
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        rows, items = self.model.config.num_items, len(self.processor.catalog or ())
+        if rows != items:
+            raise ValueError(
+                f"`model` has {rows} item codes, but the `processor`'s catalogue has {items} items: call "
+                "`processor.index_catalog(model)` after adding items."
+            )
+
+    def __call__(self, inputs: Any, **kwargs: Any) -> Any:
+        """Answer one request (a dictionary) or a list of them."""
+        return [] if isinstance(inputs, list) and not inputs else super().__call__(inputs, **kwargs)
+
+    def get_iterator(
+        self,
+        inputs: Iterable[dict[str, Any]],
+        num_workers: int,
+        batch_size: int,
+        preprocess_params: dict[str, Any],
+        forward_params: dict[str, Any],
+        postprocess_params: dict[str, Any],
+    ) -> Iterator[Any]:
+        """One answer a request, `batch_size` requests at a time: they share the pictures they have in common."""
+        requests = iter(inputs)
+        while samples := list(islice(requests, batch_size)):
+            model_inputs = self.preprocess(samples, **preprocess_params)
+            yield from self.postprocess(self.forward(model_inputs, **forward_params), **postprocess_params)
+
+    def run_single(self, inputs: Any, *params: dict[str, Any]) -> Any:
+        """Answer one request."""
+        return next(self.get_iterator([inputs], 0, 1, *params))
+
+    def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        if kwargs:
+            raise ValueError(f"`{next(iter(kwargs))}` is not a parameter of {type(self).__name__}.")
+        return {}, {}, {}
+
+    def preprocess(self, samples: Iterable[dict[str, Any]]) -> dict[str, Any]:
+        """Requests to tensors."""
+        samples = list(samples)
+        return {"samples": samples, "model_inputs": self.processor(samples, task=self.task_name)}
+
+
+class UniMPRecommendPipeline(UniMPPipeline):
+    """
+    `{"history": [...]}` to the next items, best first: `[{"item_id", "score", "item"}, ...]`.
+
+    Parameters:
+        top_k (`int`, defaults to 10): how many; fewer where the catalogue has no more.
+        exclude_seen (`bool`, defaults to `True`): leave out the items of the history.
+
+    A score is the item's log-probability over the whole catalogue. An empty history is answered with what people begin
+    with.
+    """
+
+    task_name = "recommend"
+
+    def _sanitize_parameters(self, top_k: int = 10, exclude_seen: bool = True, **kwargs: Any) -> tuple[dict, dict, dict]:
+        super()._sanitize_parameters(**kwargs)
+        return {}, {"top_k": top_k, "exclude_seen": exclude_seen}, {}
+
+    def _forward(self, inputs: dict[str, Any], top_k: int, exclude_seen: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        exclude = ~torch.tensor(self.processor.catalog.available).repeat(len(inputs["samples"]), 1)
+        if exclude_seen:
+            for row, sample in zip(exclude, inputs["samples"], strict=True):
+                row[self._seen(sample)] = True
+        return self.model.rank_items(top_k=top_k, exclude=exclude.to(self.device), **inputs["model_inputs"])
+
+    def _seen(self, sample: dict[str, Any]) -> list[int]:
+        catalog = self.processor.catalog
+        entries = (entry.get(Columns.ITEM_ID) if isinstance(entry, dict) else entry for entry in sample["history"])
+        return [catalog.position(item_id) for item_id in entries if item_id in catalog]
+
+    def postprocess(self, ranked: tuple[torch.Tensor, torch.Tensor]) -> list[list[dict[str, Any]]]:
+        """Codes to items."""
+        scores, positions = (tensor.tolist() for tensor in ranked)
+        return [
+            [self._answer(score, position) for score, position in zip(*row, strict=True) if score > -float("inf")]
+            for row in zip(scores, positions, strict=True)
+        ]
+
+    def _answer(self, score: float, position: int) -> dict[str, Any]:
+        item = self.processor.catalog.item(position)
+        return {"item_id": item[Columns.ITEM_ID], "score": score, "item": item}
+
+
+class UniMPSearchPipeline(UniMPRecommendPipeline):
+    """
+    `{"history": [...], "query": "..."}` to the items that fit the query and the person, as `unimp-recommend`.
+
+    Items of the history are not left out unless `exclude_seen=True`: a search may be for something known.
+    """
+
+    task_name = "search"
+
+    def _sanitize_parameters(self, top_k: int = 10, exclude_seen: bool = False, **kwargs: Any) -> tuple[dict, dict, dict]:
+        return super()._sanitize_parameters(top_k=top_k, exclude_seen=exclude_seen, **kwargs)
+
+
+class UniMPRatePipeline(UniMPPipeline):
+    """
+    `{"history": [...], "item": ...}` to `{"rating"}`: how the person will rate the item; `None` where the model's
+    answer is no rating of its range.
+    """
+
+    task_name = "rate"
+    max_new_tokens = 8
+
+    def _forward(self, inputs: dict[str, Any]) -> list[list[int]]:
+        prompt = inputs["model_inputs"]
+        generated = self.model.generate(
+            **prompt,
+            do_sample=False,
+            max_new_tokens=self.max_new_tokens,
+            eos_token_id=self.processor.tokenizer.eos_token_id,
+            pad_token_id=self.processor.tokenizer.eos_token_id,
+        )
+        return generated[:, prompt["input_ids"].shape[1] :].tolist()
+
+    def postprocess(self, generated: list[list[int]]) -> list[dict[str, Any]]:
+        """Tokens to a rating."""
+        return [{"rating": self.processor.read_answer(answer)[0]} for answer in generated]
+
+
+class UniMPExplainPipeline(UniMPRatePipeline):
+    """`{"history": [...], "item": ...}` to `{"rating", "explanation"}`: one answer, both its parts."""
+
+    task_name = "explain"
+    max_new_tokens = 64
+
+    def postprocess(self, generated: list[list[int]]) -> list[dict[str, Any]]:
+        """Tokens to a rating and an explanation."""
+        answers = (self.processor.read_answer(answer) for answer in generated)
+        return [{"rating": rating, "explanation": explanation} for rating, explanation in answers]
+
+
+class UniMPSelectPipeline(UniMPPipeline):
+    """
+    `{"history": [...], "candidates": [item ids]}` to those the person will choose, `[{"item_id", "item"}, ...]`: at
+    least one, in the order the model names them.
+    """
+
+    task_name = "select"
+
+    def _forward(self, inputs: dict[str, Any]) -> list[list[int]]:
+        catalog = self.processor.catalog
+        candidates = [[catalog.position(entry) for entry in sample["candidates"]] for sample in inputs["samples"]]
+        return self.model.select_items(candidates, **inputs["model_inputs"])
+
+    def preprocess(self, samples: Iterable[dict[str, Any]]) -> dict[str, Any]:
+        """Requests to tensors; candidates must have a code to be chosen by."""
+        inputs = super().preprocess(samples)
+        catalog = self.processor.catalog
+        for sample in inputs["samples"]:
+            for entry in sample["candidates"]:
+                if not isinstance(entry, str) or entry not in catalog:
+                    raise ValueError(f"`candidates` must be item ids of the catalogue, got {entry!r}.")
+        return inputs
+
+    def postprocess(self, chosen: list[list[int]]) -> list[list[dict[str, Any]]]:
+        """Codes to items."""
+        items = ([self.processor.catalog.item(position) for position in row] for row in chosen)
+        return [[{"item_id": item[Columns.ITEM_ID], "item": item} for item in row] for row in items]

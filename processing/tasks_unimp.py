@@ -1,0 +1,136 @@
+"""The requests a model answers. One small object a task: adding a seventh touches this file (and gives it a pipeline)."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from .columns_unimp import Columns
+
+
+@dataclass(frozen=True)
+class Task:
+    """
+    Attributes:
+        name: as in `pipeline("unimp-NAME")`.
+        instructions: wordings to train with.
+        held_out_instruction: a wording never trained with, to test with.
+        answer: `"item"` (codes) or `"text"`.
+        asks: key of the sample that the request is about besides the history (`None`: nothing).
+        shows: event columns that follow an item's attributes inside its chunk, as text to be predicted. The last chunk
+            of the prompt stops where they begin: they are the answer.
+        max_history: most recent events shown; `None` for as many as fit.
+        reconstructs: whether targets inside the history are trained on as well (UniMP, "Context reconstruction").
+    """
+
+    name: str
+    instructions: tuple[str, ...]
+    held_out_instruction: str
+    answer: Literal["item", "text"]
+    asks: str | None = None
+    shows: tuple[str, ...] = ()
+    max_history: int | None = None
+    reconstructs: bool = True
+
+    @property
+    def full_history(self) -> bool:
+        """Whether every chunk is shown in full; a task with a short history can afford it, and needs it."""
+        return self.max_history is not None
+
+
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        Task(
+            name="recommend",
+            instructions=(
+                "What comes next for this customer?",
+                "Continue this person's history.",
+                "Recommend the next item.",
+                "Which item will they choose now?",
+            ),
+            held_out_instruction="Suggest what this person would like next.",
+            answer="item",
+        ),
+        Task(
+            name="search",
+            instructions=(
+                "Find what this customer is looking for.",
+                "Answer the search of this person.",
+                "Search the catalogue for them.",
+                "Which item fits the query and the person?",
+            ),
+            held_out_instruction="Find the item this person searches for.",
+            answer="item",
+            asks=Columns.QUERY,
+        ),
+        Task(
+            name="rate",
+            instructions=(
+                "How will this customer rate the last item?",
+                "Rate the last item as this person would.",
+                "Predict the rating.",
+                "Which rating will they give?",
+            ),
+            held_out_instruction="Say how this person will rate the last item.",
+            answer="text",
+            asks="item",
+            shows=(Columns.RATING,),
+            max_history=4,
+        ),
+        Task(
+            name="explain",
+            instructions=(
+                "Rate the last item as this person would, and say why.",
+                "How will they like the last item, and for what reason?",
+                "Predict the rating and explain it.",
+                "Write this customer's rating and review.",
+            ),
+            held_out_instruction="Explain how this person will rate the last item.",
+            answer="text",
+            asks="item",
+            shows=(Columns.RATING, Columns.EXPLANATION),
+            max_history=4,
+        ),
+        Task(
+            name="select",
+            instructions=(
+                "Which of the candidates will this customer choose?",
+                "Select what suits this person.",
+                "Choose among the candidates for them.",
+                "Pick from the candidates.",
+            ),
+            held_out_instruction="Say which candidates this person will take.",
+            answer="item",
+            asks="candidates",
+            max_history=4,
+            reconstructs=False,
+        ),
+    )
+}
+
+
+def get_task(name: str) -> Task:
+    """Raises `ValueError` for an unknown task."""
+    if name not in TASKS:
+        raise ValueError(f"`task` must be one of {', '.join(TASKS)}, got {name!r}.")
+    return TASKS[name]
+
+
+def write_answer(rating: float | None, explanation: str | None) -> list[tuple[str, str]]:
+    """The text answer as (event column, text) spans: a rating, and an explanation after it where there is one."""
+    spans = [(Columns.RATING, f"{rating:g}")] if rating is not None else []
+    if spans and explanation:
+        spans.append((Columns.EXPLANATION, f": {explanation}"))
+    return spans
+
+
+_ANSWER = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*(?::\s*(.*))?", re.DOTALL)
+
+
+def read_answer(text: str, valid: Callable[[float], bool]) -> tuple[float | None, str | None]:
+    """Rating and explanation from a text answer; `None` for a part that is not there or not `valid`."""
+    match = _ANSWER.match(text)
+    if match is None or not valid(float(match[1])):
+        return None, None
+    return float(match[1]), (match[2] or "").strip() or None

@@ -1,0 +1,46 @@
+"""UniMP: one model that knows what someone likes, from pictures and text."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers.pipelines import PIPELINE_REGISTRY
+
+from .modeling_unimp import UniMPConfig, UniMPForConditionalGeneration, UniMPModel
+from .processing import Catalog, UniMPProcessor, pipelines_unimp
+
+
+__version__ = "0.1.0"
+
+QUICKSTART_DIR = Path("outputs", "quickstart")
+
+
+class _QuickstartDefault(dict):
+    """The default model of every UniMP pipeline: what `unimp quickstart` left in the current folder."""
+
+    def __getitem__(self, key: str) -> Any:
+        if not (QUICKSTART_DIR / "config.json").is_file():
+            raise FileNotFoundError(
+                f"`model` was not given, and there is no quickstart result in {QUICKSTART_DIR.absolute()}: name a model "
+                "folder or Hub id, or make one with `unimp quickstart`."
+            )
+        return str(QUICKSTART_DIR), "main"
+
+
+AutoProcessor.register(UniMPConfig, UniMPProcessor)
+for pipeline_class in (
+    pipelines_unimp.UniMPRecommendPipeline,
+    pipelines_unimp.UniMPSearchPipeline,
+    pipelines_unimp.UniMPRatePipeline,
+    pipelines_unimp.UniMPExplainPipeline,
+    pipelines_unimp.UniMPSelectPipeline,
+):
+    PIPELINE_REGISTRY.register_pipeline(
+        f"unimp-{pipeline_class.task_name}",
+        pipeline_class,
+        pt_model=AutoModelForImageTextToText,
+        default=_QuickstartDefault(model=None),
+        type="multimodal",
+    )
+
+__all__ = ["Catalog", "UniMPConfig", "UniMPForConditionalGeneration", "UniMPModel", "UniMPProcessor"]
