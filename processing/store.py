@@ -1,0 +1,493 @@
+"""The two tables of a store, read, checked and cleaned once so that nothing behind them has to.
+
+No row is lost in silence: what is left out or altered is counted in the store's report, and logged.
+"""
+
+import csv
+import difflib
+import json
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+from datasets import Dataset, DatasetInfo, Features, Image
+
+from .columns_unimp import Columns
+from .images_unimp import ImageError, resolve_path
+
+logger = logging.getLogger(__name__)
+
+IMAGE_FOLDER = "images"
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+IMAGE_TYPE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+
+# Rows per row group of a written table with pictures: what is in memory at a time.
+_ROWS_PER_GROUP = 256
+# Longest row of a csv file, in bytes; far beyond a 10,000-word title.
+_CSV_BLOCK = 1 << 26
+
+
+@dataclass
+class StoreReport:
+    """What was left out (`skipped`) or altered in a row that was kept (`changed`): reason -> number of rows.
+
+    `examples` holds up to three of the values of each reason. The report is false when nothing happened.
+    """
+
+    skipped: dict[str, int] = field(default_factory=dict)
+    changed: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[Any]] = field(default_factory=dict)
+
+    def skip(self, reason: str, values: Sequence[Any]) -> None:
+        """Counts rows that were left out, one of `values` each."""
+        self._count(self.skipped, reason, values)
+
+    def change(self, reason: str, values: Sequence[Any]) -> None:
+        """Counts rows that were kept with another value, the old one in `values`."""
+        self._count(self.changed, reason, values)
+
+    def _count(self, counts: dict[str, int], reason: str, values: Sequence[Any]) -> None:
+        if len(values):
+            counts[reason] = counts.get(reason, 0) + len(values)
+            shown = self.examples.setdefault(reason, [])
+            shown.extend(values[: 3 - len(shown)])
+
+    def __bool__(self) -> bool:
+        return bool(self.skipped or self.changed)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{word} {count:,} rows: {reason} (such as {', '.join(map(_short, self.examples[reason]))})"
+            for word, counts in (("left out", self.skipped), ("altered", self.changed))
+            for reason, count in counts.items()
+        ]
+        return "\n".join(lines) or "every row was used as it is"
+
+
+@dataclass(frozen=True)
+class Store:
+    """Checked tables, from [`read_store`] or [`make_store`].
+
+    Attributes:
+        items (`datasets.Dataset`):
+            `item_id` (string, unique), any attributes and, if any item has a picture, `image` as
+            `datasets.Image(decode=False)`: a dictionary of `bytes` and `path` for `load_image`, or `None`.
+        interactions (`datasets.Dataset`):
+            `user_id` and `item_id` (strings; every item is in `items`), `timestamp` (int64, seconds), and where
+            given `rating` (float64, finite or `None`), `explanation`, `query`, `behavior` (strings or `None`).
+        report (`StoreReport`): what was left out or altered on the way.
+    """
+
+    items: Dataset
+    interactions: Dataset
+    report: StoreReport
+
+
+def read_store(folder: str | Path) -> Store:
+    """Reads a folder with `items.*`, `interactions.*` (parquet, jsonl or csv) and, if there are pictures, `images/`.
+
+    The `image` column may hold encoded pictures or paths inside the folder, relative to it or to `images/`. Without
+    the column the pictures are the files `images/{item_id}.jpg` (or jpeg, png, webp). Files are opened on use only;
+    pictures embedded in a parquet file are held in memory.
+
+    A csv file has no types: all its columns are text except `rating`, an empty cell is a missing value. In the other
+    formats whole-number ids are turned into text, and that is counted in the report.
+
+    Args:
+        folder (`str` or `Path`): the data set's folder.
+
+    Returns:
+        [`Store`]: the tables, checked as in [`make_store`].
+
+    Raises:
+        FileNotFoundError: if one of the two tables is missing.
+        ValueError: if a table is there twice or cannot be read, and as in [`make_store`].
+    """
+    folder = Path(folder)
+    return _build(_read_table(folder, "items"), _read_table(folder, "interactions"), folder)
+
+
+def make_store(items: Dataset, interactions: Dataset) -> Store:
+    """Checks and cleans two tables.
+
+    Left out, counted: rows without an id, repeated item ids (the first stays), events of unknown items, events
+    without a readable time, repeated events (same user, item and time; the first stays). Kept but altered, counted:
+    ratings that are not finite become `None`, whole-number ids become text, pictures whose file is missing become
+    `None`. Picture paths are used as they are; pictures are not opened here.
+
+    Args:
+        items (`datasets.Dataset`): `item_id`, any attributes, optionally `image` (picture, encoded bytes or path).
+        interactions (`datasets.Dataset`): `user_id`, `item_id`, `timestamp` (seconds since 1970 as a number, a
+            datetime or its ISO 8601 text; UTC where no zone is given), optionally `rating` (a number) and the texts
+            `explanation`, `query`, `behavior`.
+
+    Returns:
+        [`Store`]: `len(items)` and `len(interactions)` of it plus the counts in `report.skipped` give what came in.
+
+    Raises:
+        ValueError: if a required column is missing, a column has a wrong type, or no usable row is left.
+    """
+    return _build(items, interactions, folder=None)
+
+
+def write_store(items: Dataset, interactions: Dataset, folder: str | Path) -> None:
+    """Writes the two tables as `items.parquet` and `interactions.parquet`, every picture embedded.
+
+    The tables are checked first, as in [`make_store`]; [`read_store`] reads the folder back, here or on another
+    machine, and the Hub's viewer shows it.
+
+    Args:
+        items (`datasets.Dataset`): the items, with pictures as in [`make_store`].
+        interactions (`datasets.Dataset`): the events.
+        folder (`str` or `Path`): where to; made if needed, tables of that name are replaced.
+
+    Raises:
+        ValueError: as in [`make_store`].
+    """
+    store = make_store(items, interactions)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_table(store.items, folder / "items.parquet")
+    _write_table(store.interactions, folder / "interactions.parquet")
+
+
+def as_table(dataset: Dataset) -> pa.Table:
+    """The rows of a data set as an arrow table, selections applied, pictures not decoded."""
+    table = dataset.with_format("arrow")[:]
+    # A selection leaves one chunk a row, which makes all that follows slow. Pictures could pass the 2 GB of a chunk.
+    if Columns.IMAGE not in table.column_names:
+        return table.combine_chunks()
+    place = table.column_names.index(Columns.IMAGE)
+    return table.remove_column(place).combine_chunks().add_column(place, table.schema.field(place), table[place])
+
+
+def require_columns(dataset: Dataset, name: str, columns: Sequence[str]) -> None:
+    """Raises a ValueError that names the first of `columns` that the table called `name` lacks."""
+    got = dataset.column_names
+    for column in columns:
+        if column not in got:
+            near = difflib.get_close_matches(column, [c for c in got if c not in columns], n=1, cutoff=0.5)
+            hint = f"rename `{near[0]}`" if near else "add it"
+            raise ValueError(f"`{name}` has no column `{column}`: got {', '.join(f'`{c}`' for c in got)}; {hint}.")
+
+
+# Checking
+
+
+def _build(items: Dataset, interactions: Dataset, folder: Path | None) -> Store:
+    report = StoreReport()
+    clean_items = _clean_items(items, folder, report)
+    store = Store(clean_items, _clean_interactions(interactions, clean_items, report), report)
+    if report:
+        logger.warning("%s", report)
+    return store
+
+
+def _clean_items(items: Dataset, folder: Path | None, report: StoreReport) -> Dataset:
+    _require_rows(items, "items", (Columns.ITEM_ID,))
+    table = _with_text_ids(as_table(items), "items", Columns.ITEM_ID, report)
+    repeated = table[Columns.ITEM_ID].to_pandas().duplicated().to_numpy()
+    table = _drop(table, repeated, f"items: `{Columns.ITEM_ID}` was there before", Columns.ITEM_ID, report)
+    if Columns.IMAGE in table.column_names:
+        table = _set(table, Columns.IMAGE, _pictures(table[Columns.IMAGE], folder, report))
+    elif folder is not None and (folder / IMAGE_FOLDER).is_dir():
+        table = _with_found_pictures(table, folder, report)
+    return _dataset(table, items, "items", report)
+
+
+def _clean_interactions(interactions: Dataset, items: Dataset, report: StoreReport) -> Dataset:
+    name = "interactions"
+    _require_rows(interactions, name, Columns.INTERACTIONS_REQUIRED)
+    table = as_table(interactions)
+    for column in (Columns.USER_ID, Columns.ITEM_ID):
+        table = _with_text_ids(table, name, column, report)
+    for column in set(Columns.EVENT_OPTIONAL) & set(table.column_names):
+        convert = _ratings if column == Columns.RATING else _texts
+        table = _set(table, column, convert(table[column], column))
+    seconds = _seconds(table[Columns.TIMESTAMP])
+    untimed = seconds.is_null().to_numpy(zero_copy_only=False)
+    reason = f"{name}: `{Columns.TIMESTAMP}` is missing or unreadable"
+    # The old values are still in the table here, so that the report shows them.
+    dropped = _drop(table, untimed, reason, Columns.TIMESTAMP, report)
+    table = _set(dropped, Columns.TIMESTAMP, seconds.drop_null())
+    known = pc.is_in(table[Columns.ITEM_ID], value_set=as_table(items)[Columns.ITEM_ID].combine_chunks())
+    table = _drop(table, ~known.to_numpy(), f"{name}: `item_id` is not in `items`", Columns.ITEM_ID, report)
+    keys = table.select(Columns.INTERACTIONS_REQUIRED).to_pandas()
+    reason = f"{name}: the same user, item and time were there before"
+    table = _drop(table, keys.duplicated().to_numpy(), reason, Columns.USER_ID, report)
+    if Columns.RATING in table.column_names:
+        table = _with_finite_ratings(table, report)
+    return _dataset(table, interactions, name, report)
+
+
+def _require_rows(dataset: Dataset, name: str, columns: Sequence[str]) -> None:
+    if not len(dataset):
+        raise ValueError(f"`{name}` is empty: got 0 rows; give it at least one.")
+    require_columns(dataset, name, columns)
+
+
+def _drop(table: pa.Table, bad: np.ndarray, reason: str, column: str, report: StoreReport) -> pa.Table:
+    if not bad.any():
+        return table
+    report.skip(reason, table[column].filter(bad).to_pylist())
+    return table.filter(~bad)
+
+
+def _set(table: pa.Table, column: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
+    return table.set_column(table.column_names.index(column), column, values)
+
+
+def _with_text_ids(table: pa.Table, name: str, column: str, report: StoreReport) -> pa.Table:
+    values = table[column]
+    if pa.types.is_integer(values.type):
+        report.change(f"{name}: `{column}` was a whole number and is now text", values.drop_null().to_pylist())
+        values = values.cast(pa.string())
+    values = _texts(values, column)
+    values = pc.if_else(pc.equal(values, ""), None, values)
+    missing = values.is_null().to_numpy()
+    return _drop(_set(table, column, values), missing, f"{name}: `{column}` is missing", column, report)
+
+
+def _texts(values: pa.ChunkedArray, column: str) -> pa.ChunkedArray:
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    if not (_is_text(values.type) or pa.types.is_null(values.type)):
+        raise ValueError(f"`{column}` must be text, but got {values.type}; convert it.")
+    return values.cast(pa.string())
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _ratings(values: pa.ChunkedArray, column: str) -> pa.ChunkedArray:
+    kind = values.type
+    is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    if not (is_number or pa.types.is_null(kind)):
+        shown = ", ".join(map(_short, values.drop_null()[:3].to_pylist()))
+        raise ValueError(f"`{column}` must be a number, but got {kind} (such as {shown}); convert it.")
+    return values.cast(pa.float64())
+
+
+def _with_finite_ratings(table: pa.Table, report: StoreReport) -> pa.Table:
+    ratings = table[Columns.RATING]
+    finite = pc.fill_null(pc.is_finite(ratings), True)
+    odd = ratings.filter(pc.invert(finite)).to_pylist()
+    report.change(f"interactions: `{Columns.RATING}` is not finite and is now missing", odd)
+    return _set(table, Columns.RATING, pc.if_else(finite, ratings, None))
+
+
+def _seconds(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Whole seconds since 1970 as int64, null where the value cannot be read."""
+    kind = values.type
+    if _is_text(kind):
+        return _seconds_of_texts(values)
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        zone = kind.tz if pa.types.is_timestamp(kind) else None
+        return values.cast(pa.timestamp("s", tz=zone), safe=False).cast(pa.int64())
+    if pa.types.is_floating(kind):
+        return _seconds_of_floats(values.to_numpy())
+    if pa.types.is_integer(kind) or pa.types.is_null(kind):
+        return values.cast(pa.int64())
+    raise ValueError(f"`{Columns.TIMESTAMP}` must be seconds or datetimes, but got {kind}; convert it.")
+
+
+def _seconds_of_texts(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    texts = values.to_pandas()
+    numbers = pd.to_numeric(texts, errors="coerce").to_numpy(float, na_value=np.nan)
+    dates = pd.to_datetime(texts.where(np.isnan(numbers)), errors="coerce", utc=True, format="ISO8601")
+    since_1970 = (dates - pd.Timestamp(0, tz="UTC")).dt.total_seconds().to_numpy()
+    return _seconds_of_floats(np.where(np.isnan(numbers), since_1970, numbers))
+
+
+def _seconds_of_floats(seconds: np.ndarray) -> pa.ChunkedArray:
+    readable = np.abs(seconds) < 2.0**62  # false for NaN and infinities; beyond it int64 overflows
+    whole = np.floor(np.where(readable, seconds, 0)).astype(np.int64)
+    return pa.chunked_array([pa.array(whole, mask=~readable)])
+
+
+def _dataset(table: pa.Table, source: Dataset, name: str, report: StoreReport) -> Dataset:
+    """Keeps the features of the columns that were not altered, such as class names."""
+    if not len(table):
+        raise ValueError(f"`{name}` has no usable row: all {len(source)} were left out.\n{report}")
+    features = Features.from_arrow_schema(table.schema.remove_metadata())
+    for column in source.column_names:
+        if source.features.arrow_schema.field(column).type == table.schema.field(column).type:
+            features[column] = source.features[column]
+    if name == "items" and Columns.IMAGE in features:
+        features[Columns.IMAGE] = Image(decode=False)
+    return Dataset(table.replace_schema_metadata(None), info=DatasetInfo(features=features))
+
+
+# Pictures
+
+
+def _pictures(values: pa.ChunkedArray, folder: Path | None, report: StoreReport) -> pa.Array:
+    """Brings pictures to `{"bytes", "path"}`, paths checked and made absolute, null where there is none."""
+    kind = values.type
+    if pa.types.is_null(kind):
+        return pa.nulls(len(values), IMAGE_TYPE)
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        encoded, paths = values, pa.nulls(len(values), pa.string())
+    elif _is_text(kind):
+        encoded, paths = pa.nulls(len(values), pa.binary()), values
+    elif pa.types.is_struct(kind) and {f.name for f in kind} == {"bytes", "path"}:
+        encoded, paths = pc.struct_field(values, "bytes"), pc.struct_field(values, "path")
+    else:
+        raise ValueError(f"`{Columns.IMAGE}` must hold pictures, bytes or paths, but got {kind}; convert it.")
+    is_encoded = encoded.is_valid().to_pylist()
+    # Beside bytes a path is only a name and is not looked up.
+    kept = [p if has else _find(p, folder, report) for has, p in zip(is_encoded, paths.to_pylist(), strict=True)]
+    return _picture_array(encoded, kept)
+
+
+def _find(path: str | None, folder: Path | None, report: StoreReport) -> str | None:
+    if not path:
+        return None
+    if folder is not None and not os.path.isfile(folder / path):
+        path = os.path.join(IMAGE_FOLDER, path)  # an absolute path stays what it is, and is refused below
+    try:
+        return os.path.abspath(resolve_path(path, folder))
+    except ImageError:
+        report.change("items: `image` names no file that may be used and is now missing", [path])
+        return None
+
+
+def _picture_array(encoded: pa.Array | pa.ChunkedArray, paths: list[str | None]) -> pa.ChunkedArray:
+    # By chunk: one array of more than 2 GB of pictures would overflow its offsets.
+    chunks = encoded.chunks if isinstance(encoded, pa.ChunkedArray) else [encoded]
+    pictures, start = [], 0
+    for chunk in chunks:
+        names = pa.array(paths[start : start + len(chunk)], pa.string())
+        missing = pc.and_(chunk.is_null(), names.is_null())
+        pictures.append(pa.StructArray.from_arrays([chunk.cast(pa.binary()), names], type=IMAGE_TYPE, mask=missing))
+        start += len(chunk)
+    return pa.chunked_array(pictures, IMAGE_TYPE)
+
+
+def _with_found_pictures(table: pa.Table, folder: Path, report: StoreReport) -> pa.Table:
+    files = sorted(file for file in os.listdir(folder / IMAGE_FOLDER) if file.lower().endswith(IMAGE_SUFFIXES))
+    by_item = {Path(file).stem: file for file in files}
+    found = pa.array([by_item.get(item) for item in table[Columns.ITEM_ID].to_pylist()], pa.string())
+    if found.null_count == len(found):
+        return table
+    pictures = _pictures(pa.chunked_array([found]), folder, report)
+    return table.append_column(Columns.IMAGE, pictures)
+
+
+# Files
+
+
+def _read_table(folder: Path, name: str) -> Dataset:
+    readers: dict[str, Callable[[Path], Dataset]] = {"parquet": _read_parquet, "jsonl": _read_jsonl, "csv": _read_csv}
+    paths = [path for suffix in readers if (path := folder / f"{name}.{suffix}").is_file()]
+    if not paths:
+        got = sorted(os.listdir(folder)) if folder.is_dir() else "no such folder"
+        raise FileNotFoundError(
+            f"`folder` {str(folder)!r} needs `{name}.parquet`, `{name}.jsonl` or `{name}.csv`, but got {got}."
+        )
+    if len(paths) > 1:
+        raise ValueError(f"`folder` has {' and '.join(f'`{path.name}`' for path in paths)}; remove all but one.")
+    return readers[paths[0].suffix[1:]](paths[0])
+
+
+def _read_parquet(path: Path) -> Dataset:
+    try:
+        return Dataset(pq.ParquetFile(path).read())
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"`{path}` is not a readable parquet file: {error}") from error
+
+
+def _read_csv(path: Path) -> Dataset:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        header = next(csv.reader(file), [])
+    if not header or len(set(header)) < len(header):
+        raise ValueError(f"`{path}` must begin with a line of distinct column names, but got {header}.")
+    try:
+        table = pa.csv.read_csv(
+            path,
+            read_options=pa.csv.ReadOptions(block_size=_CSV_BLOCK),
+            parse_options=pa.csv.ParseOptions(newlines_in_values=True),
+            convert_options=pa.csv.ConvertOptions(
+                column_types={column: pa.string() for column in header}, strings_can_be_null=True, null_values=[""]
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"`{path}` cannot be read: {error}") from error
+    if Columns.RATING in header and path.stem == "interactions":
+        table = _set(table, Columns.RATING, _numbers(table[Columns.RATING], path))
+    return Dataset(table)
+
+
+def _numbers(texts: pa.ChunkedArray, path: Path) -> pa.ChunkedArray:
+    try:
+        return texts.cast(pa.float64())
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"`{Columns.RATING}` of `{path}` must be a number or empty: {error}") from error
+
+
+def _read_jsonl(path: Path) -> Dataset:
+    rows = []
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                rows.append(_json_object(line, f"{path}:{number}"))
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return Dataset(pa.table({name: _json_column([row.get(name) for row in rows], name, path) for name in names}))
+
+
+def _json_object(line: str, place: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"`{place}` is not JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise ValueError(f"`{place}` must be an object of column: value, but got {_short(row)}.")
+    return row
+
+
+def _json_column(values: list[Any], name: str, path: Path) -> pa.Array:
+    try:
+        return pa.array(values)
+    except pa.ArrowException as error:
+        if name in Columns.INTERACTIONS_REQUIRED:  # ids and times, some in quotes and some not
+            return pa.array([None if value is None else str(value) for value in values])
+        raise ValueError(f"`{name}` of `{path}` mixes types: {error}; write all its values alike.") from error
+
+
+def _write_table(dataset: Dataset, path: Path) -> None:
+    features = dataset.features.copy()
+    has_pictures = isinstance(features.get(Columns.IMAGE), Image)
+    if has_pictures:
+        features[Columns.IMAGE] = Image()  # for whoever opens the file with `datasets`, and for the Hub's viewer
+    table = as_table(dataset)
+    step = _ROWS_PER_GROUP if has_pictures else len(table)
+    with pq.ParquetWriter(path, features.arrow_schema) as writer:
+        for start in range(0, len(table), step):
+            rows = table.slice(start, step)
+            if has_pictures:
+                rows = _set(rows, Columns.IMAGE, _embedded(rows[Columns.IMAGE].to_pylist()))
+            writer.write_table(rows.cast(features.arrow_schema))
+
+
+def _embedded(pictures: list[dict[str, Any] | None]) -> pa.Array:
+    return pa.array([picture and _embed(**picture) for picture in pictures], IMAGE_TYPE)
+
+
+def _embed(bytes: bytes | None, path: str | None) -> dict[str, Any]:
+    # Of a path only the name goes along: folders of this machine mean nothing on another.
+    return {"bytes": Path(path).read_bytes() if bytes is None else bytes, "path": path and os.path.basename(path)}
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:60] + "..."

@@ -1,0 +1,547 @@
+"""The two tables: what comes in comes out, or is counted."""
+
+import csv
+import io
+import json
+import logging
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from datasets import ClassLabel, Dataset, Features, Image, Value
+from PIL import Image as PILImage
+
+from unimp.processing.images_unimp import load_image
+from unimp.processing.movielens import main, movielens_store
+from unimp.processing.store import StoreReport, make_store, read_store, write_store
+
+FORMATS = ("parquet", "jsonl", "csv")
+INF, NAN = float("inf"), float("nan")
+
+
+def items(**columns):
+    return Dataset.from_dict({"item_id": ["a", "b"], "title": ["Hat", "Coat"]} | columns)
+
+
+def events(**columns):
+    return Dataset.from_dict(
+        {"user_id": ["u", "u", "v"], "item_id": ["a", "b", "a"], "timestamp": [1, 2, 3]} | columns
+    )
+
+
+def png(color="red"):
+    buffer = io.BytesIO()
+    PILImage.new("RGB", (2, 2), color).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write(path, rows):
+    """Writes rows as the file format that the name says."""
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif path.suffix == ".jsonl":
+        path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    else:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+ITEM_ROWS = [{"item_id": "007", "title": "Hat"}, {"item_id": "12", "title": "Coat"}]
+EVENT_ROWS = [
+    {"user_id": "01", "item_id": "007", "timestamp": 10, "rating": 4.5},
+    {"user_id": "01", "item_id": "12", "timestamp": 11, "rating": None},
+]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write(tmp_path / "items.jsonl", ITEM_ROWS)
+    write(tmp_path / "interactions.jsonl", EVENT_ROWS)
+    return tmp_path
+
+
+def test_clean_tables_pass_unchanged():
+    store = make_store(items(), events(rating=[1.0, None, 5.0], query=["warm", None, ""]))
+    assert store.items.to_list() == items().to_list()
+    assert store.interactions.to_list() == events(rating=[1.0, None, 5.0], query=["warm", None, ""]).to_list()
+    assert not store.report
+    assert str(store.report) == "every row was used as it is"
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_format_reads_alike(tmp_path, format):
+    write(tmp_path / f"items.{format}", ITEM_ROWS)
+    write(tmp_path / f"interactions.{format}", EVENT_ROWS)
+    store = read_store(tmp_path)
+    assert store.items.to_list() == ITEM_ROWS
+    assert store.interactions.to_list() == EVENT_ROWS
+    assert store.interactions.features["timestamp"] == Value("int64")
+
+
+# name: (items, interactions, reason, rows left out or altered, their values)
+SKIPPED = {
+    "repeated item": (
+        items(item_id=["a", "b", "a"], title=["Hat", "Coat", "Other"]),
+        events(),
+        "items: `item_id` was there before",
+        ["a"],
+    ),
+    "item without id": (
+        items(item_id=["a", None, "", "b"], title=["1", "2", "3", "4"]),
+        events(),
+        "items: `item_id` is missing",
+        [None, None],
+    ),
+    "event without user": (items(), events(user_id=["u", None, "v"]), "interactions: `user_id` is missing", [None]),
+    "event without item": (items(), events(item_id=["a", "b", None]), "interactions: `item_id` is missing", [None]),
+    "unknown item": (items(), events(item_id=["a", "b", "z"]), "interactions: `item_id` is not in `items`", ["z"]),
+    "repeated event": (
+        items(),
+        events(item_id=["a", "a", "a"], timestamp=[1, 1, 1]),
+        "interactions: the same user, item and time were there before",
+        ["u"],
+    ),
+    "no time": (
+        items(),
+        events(timestamp=[1, None, 3]),
+        "interactions: `timestamp` is missing or unreadable",
+        [None],
+    ),
+    "infinite time": (
+        items(),
+        events(timestamp=[1.0, INF, 1e300]),
+        "interactions: `timestamp` is missing or unreadable",
+        [INF, 1e300],
+    ),
+    "unreadable time": (
+        items(),
+        events(timestamp=["1", "yesterday", "2020-01-01"]),
+        "interactions: `timestamp` is missing or unreadable",
+        ["yesterday"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SKIPPED)
+def test_unusable_rows_are_left_out_and_counted(name, caplog):
+    item_rows, event_rows, reason, values = SKIPPED[name]
+    with caplog.at_level(logging.WARNING):
+        store = make_store(item_rows, event_rows)
+    assert store.report.skipped == {reason: len(values)}
+    assert store.report.examples == {reason: values}
+    assert not store.report.changed
+    assert reason in caplog.text
+    rows_out = len(store.items) + len(store.interactions)
+    assert rows_out + len(values) == len(item_rows) + len(event_rows)
+
+
+CHANGED = {
+    "ratings that are not finite": (
+        items(),
+        events(rating=[NAN, -INF, 5.0]),
+        "interactions: `rating` is not finite and is now missing",
+        2,
+        ("interactions", "rating", [None, None, 5.0]),
+    ),
+    "whole-number ids": (
+        items(item_id=[7, 8]),
+        events(item_id=["7", "8", "7"]),
+        "items: `item_id` was a whole number and is now text",
+        2,
+        ("items", "item_id", ["7", "8"]),
+    ),
+    "missing picture files": (
+        items(image=["gone.png", None]),
+        events(),
+        "items: `image` names no file that may be used and is now missing",
+        1,
+        ("items", "image", [None, None]),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_altered_values_are_counted_and_the_rows_kept(name):
+    item_rows, event_rows, reason, count, (table, column, expected) = CHANGED[name]
+    store = make_store(item_rows, event_rows)
+    assert store.report.changed == {reason: count}
+    assert not store.report.skipped
+    assert list(getattr(store, table)[column]) == expected
+
+
+def test_the_first_of_repeated_rows_stays():
+    store = make_store(items(item_id=["a", "a"]), events(item_id=["a"] * 3, timestamp=[1, 1, 1], rating=[1, 2, 3]))
+    assert store.items["title"][:] == ["Hat"]
+    assert store.interactions["rating"][:] == [1.0, 3.0]
+
+
+def test_every_reason_is_counted_once_and_nothing_is_lost():
+    raw_items = items(item_id=["a", "a", None, "b"], title=["1", "2", "3", "4"])
+    raw_events = Dataset.from_dict(
+        {
+            "user_id": ["u", "u", "u", "u", "u", None, None],
+            "item_id": ["a", "a", "z", "b", "b", "a", "z"],
+            "timestamp": [1.0, 1.0, 1.0, NAN, 2.0, 1.0, NAN],
+        }
+    )
+    store = make_store(raw_items, raw_events)
+    assert list(store.report.skipped.values()) == [1, 1, 2, 1, 1, 1]
+    assert len(store.items) + 2 == len(raw_items)
+    assert len(store.interactions) + 5 == len(raw_events)
+
+
+DAY = 86_400
+TIMES = {
+    "seconds": ([1, 2, 3], [1, 2, 3]),
+    "fractions": ([1.9, -0.5, 3.0], [1, -1, 3]),
+    "datetimes": (
+        [datetime(1970, 1, 2), datetime(1970, 1, 1, 0, 0, 5, 900_000), datetime(1970, 1, 3)],
+        [DAY, 5, 2 * DAY],
+    ),
+    "datetimes with a zone": ([datetime(1970, 1, 2, tzinfo=UTC)] * 3, [DAY] * 3),
+    "dates": ([datetime(1970, 1, 2).date()] * 3, [DAY] * 3),
+    "texts": (["1970-01-02", "1970-01-01T00:00:07+00:00", "12"], [DAY, 7, 12]),
+    "texts with an hour of difference": (["1970-01-01T01:00:00+01:00"] * 3, [0] * 3),
+}
+
+
+@pytest.mark.parametrize("name", TIMES)
+def test_times_become_seconds(name):
+    given, expected = TIMES[name]
+    store = make_store(items(), events(item_id=["a", "b", "a"], timestamp=given))
+    assert list(store.interactions["timestamp"]) == expected
+    assert store.interactions.features["timestamp"] == Value("int64")
+
+
+NOTHING = {"user_id": [], "item_id": [], "timestamp": []}
+WRONG = {
+    "no item_id": (items().rename_column("item_id", "itemId"), events(), r"`items` has no column `item_id`.*`itemId`"),
+    "a near name": (items(), events().rename_column("timestamp", "time_stamp"), "rename `time_stamp`"),
+    "no near name": (items(), events().rename_column("user_id", "wxyz"), r"no column `user_id`.*add it"),
+    "empty items": (items(item_id=[], title=[]), events(), "`items` is empty"),
+    "empty interactions": (items(), Dataset.from_dict(NOTHING), "`interactions` is empty"),
+    "only unknown items": (items(), events(item_id=["x", "y", "z"]), r"no usable row: all 3(.|\n)*not in `items`"),
+    "only missing ids": (items(item_id=[None, None]), events(), "`items` has no usable row"),
+    "ids with a point": (items(item_id=[1.5, 2.5]), events(), "`item_id` must be text, but got double"),
+    "truth values as ids": (items(), events(user_id=[True, False, True]), "`user_id` must be text, but got bool"),
+    "ratings in words": (items(), events(rating=["good", "bad", "good"]), "`rating` must be a number.*'good'"),
+    "truth values as ratings": (items(), events(rating=[True, False, True]), "`rating` must be a number"),
+    "times in lists": (items(), events(timestamp=[[1], [2], [3]]), "`timestamp` must be seconds or datetimes"),
+    "numbers as explanations": (items(), events(explanation=[1, 2, 3]), "`explanation` must be text"),
+    "numbers as pictures": (items(image=[1, 2]), events(), "`image` must hold pictures, bytes or paths"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_tables_raise_with_the_reason(name):
+    item_rows, event_rows, message = WRONG[name]
+    with pytest.raises(ValueError, match=message):
+        make_store(item_rows, event_rows)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize(
+    "title",
+    ["👩‍👩‍👧 café 帽子", "word " * 10_000, 'a "quoted", title\nof two lines', "NaN", "2020-01-01", "0012"],
+    ids=["emoji", "10,000 words", "quotes and lines", "NaN", "date", "digits"],
+)
+def test_titles_survive(tmp_path, format, title):
+    write(tmp_path / f"items.{format}", [{"item_id": "👒", "title": title}])
+    write(tmp_path / f"interactions.{format}", [{"user_id": "ü", "item_id": "👒", "timestamp": 1}])
+    store = read_store(tmp_path)
+    assert store.items[0] == {"item_id": "👒", "title": title}
+    write_store(store.items, store.interactions, tmp_path / "copy")
+    assert read_store(tmp_path / "copy").items[0]["title"] == title
+
+
+def test_jsonl_ids_with_and_without_quotes(folder):
+    write(folder / "items.jsonl", [{"item_id": "007"}, {"item_id": 12, "tags": ["x"]}])
+    assert read_store(folder).items.to_list() == [{"item_id": "007", "tags": None}, {"item_id": "12", "tags": ["x"]}]
+
+
+FILES = {
+    "no items": ("items.jsonl", None, "needs `items.parquet`, `items.jsonl` or `items.csv`.*interactions.jsonl"),
+    "two tables": ("items.csv", "item_id\n1\n", "`items.jsonl` and `items.csv`; remove"),
+    "not JSON": ("items.jsonl", '{"item_id": "a"}\n{oops}', r"items.jsonl:2` is not JSON"),
+    "not an object": ("items.jsonl", '"a"', "must be an object"),
+    "mixed attribute": (
+        "items.jsonl",
+        '{"item_id": "a", "b": 1}\n{"item_id": "c", "b": "x"}',
+        "`b` of .* mixes types",
+    ),
+    "empty jsonl": ("items.jsonl", "", "`items` is empty"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_wrong_files_raise_with_the_reason(folder, name):
+    file, text, message = FILES[name]
+    if text is None:
+        (folder / file).unlink()
+    else:
+        (folder / file).write_text(text)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        read_store(folder)
+
+
+CSV_FILES = {
+    "empty": ("", "distinct column names"),
+    "column twice": ("user_id,user_id\n1,2\n", "distinct column names"),
+    "ragged": ("user_id,item_id,timestamp\nu,007\n", "cannot be read"),
+    "rating in words": ("user_id,item_id,timestamp,rating\nu,007,1,good\n", "`rating`.*good"),
+    "only a header": ("user_id,item_id,timestamp\n", "`interactions` is empty"),
+}
+
+
+@pytest.mark.parametrize("name", CSV_FILES)
+def test_wrong_csv_files_raise_with_the_reason(folder, name):
+    text, message = CSV_FILES[name]
+    (folder / "interactions.jsonl").unlink()
+    (folder / "interactions.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_store(folder)
+
+
+def test_no_folder():
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        read_store("no/such/folder")
+
+
+def test_damaged_parquet(folder):
+    (folder / "items.jsonl").unlink()
+    (folder / "items.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(ValueError, match="not a readable parquet"):
+        read_store(folder)
+
+
+# Pictures
+
+
+def red_of(picture):
+    return load_image(picture).getpixel((0, 0))[0]
+
+
+@pytest.mark.parametrize("path", ["images/x.png", "x.png", "photos/x.png", "images/deep/x.png", "deep/x.png"])
+def test_picture_paths_are_relative_to_the_folder_or_to_images(folder, path):
+    for place in ("images/x.png", "photos/x.png", "images/deep/x.png"):
+        (folder / place).parent.mkdir(exist_ok=True, parents=True)
+        (folder / place).write_bytes(png())
+    write(folder / "items.jsonl", [{"item_id": "007", "image": path}, {"item_id": "12", "image": None}])
+    store = read_store(folder)
+    assert store.items.features["image"] == Image(decode=False)
+    assert store.items[0]["image"]["bytes"] is None
+    assert red_of(store.items[0]["image"]) == 255
+    assert store.items[1]["image"] is None
+    assert not store.report
+
+
+@pytest.mark.parametrize("path", ["../secret.png", "images/../../secret.png", "link.png", "{outside}", "gone.png"])
+def test_pictures_outside_the_folder_are_left_out(tmp_path, path):
+    outside, inside = tmp_path / "secret.png", tmp_path / "data"
+    (inside / "images").mkdir(parents=True)
+    outside.write_bytes(png())
+    (inside / "images" / "link.png").symlink_to(outside)
+    write(inside / "items.jsonl", [{"item_id": "007", "image": path.format(outside=outside)}])
+    write(inside / "interactions.jsonl", EVENT_ROWS[:1])
+    store = read_store(inside)
+    assert store.items[0]["image"] is None
+    assert list(store.report.changed.values()) == [1]
+
+
+def test_pictures_are_found_by_item_id(folder):
+    (folder / "images").mkdir()
+    (folder / "images" / "007.png").write_bytes(png())
+    (folder / "images" / "notes.txt").write_text("no picture")
+    store = read_store(folder)
+    assert red_of(store.items[0]["image"]) == 255
+    assert store.items[1]["image"] is None
+
+
+def test_without_pictures_there_is_no_column(folder):
+    (folder / "images").mkdir()
+    assert read_store(folder).items.column_names == ["item_id", "title"]
+
+
+def test_every_kind_of_picture_column(tmp_path):
+    file = tmp_path / "hat.png"
+    file.write_bytes(png())
+    columns = {
+        "paths": [str(file), None],
+        "bytes": [png(), None],
+        "structs": [{"bytes": png(), "path": "any name"}, None],
+        "struct with a path": [{"bytes": None, "path": str(file)}, {"bytes": None, "path": None}],
+    }
+    for values in columns.values():
+        store = make_store(items(image=values), events())
+        assert red_of(store.items[0]["image"]) == 255
+        assert store.items[1]["image"] is None
+    nothing = make_store(items(image=[None, None]), events())
+    assert nothing.items["image"][:] == [None, None]
+    decoded = items(image=[png(), None]).cast_column("image", Image())
+    assert red_of(make_store(decoded, events()).items[0]["image"]) == 255
+
+
+def test_pictures_are_not_opened_when_reading(folder):
+    (folder / "images").mkdir()
+    (folder / "images" / "007.png").write_bytes(b"not a picture")
+    assert read_store(folder).items[0]["image"]["path"].endswith("007.png")
+
+
+# Writing
+
+
+def test_round_trip(tmp_path, folder):
+    (folder / "images").mkdir()
+    (folder / "images" / "007.png").write_bytes(png())
+    store = read_store(folder)
+    write_store(store.items, store.interactions, tmp_path / "new" / "copy")
+    (folder / "images" / "007.png").unlink()
+    copy = read_store(tmp_path / "new" / "copy")
+    assert not copy.report
+    assert copy.interactions.to_list() == store.interactions.to_list()
+    assert copy.items.remove_columns("image").to_list() == ITEM_ROWS
+    assert copy.items[0]["image"] == {"bytes": png(), "path": "007.png"}
+    assert copy.items[1]["image"] is None
+
+
+def test_a_written_table_opens_with_datasets(tmp_path):
+    write_store(items(image=[png(), None]), events(), tmp_path)
+    opened = Dataset.from_parquet(str(tmp_path / "items.parquet"), cache_dir=str(tmp_path / "cache"))
+    assert opened[0]["image"].size == (2, 2)
+
+
+def test_features_and_attributes_of_any_type_survive(tmp_path):
+    features = Features(
+        {"item_id": Value("string"), "kind": ClassLabel(names=["hat", "coat"]), "sizes": [Value("int32")]}
+    )
+    given = Dataset.from_dict({"item_id": ["a", "b"], "kind": [0, 1], "sizes": [[1, 2], []]}, features=features)
+    write_store(given, events(), tmp_path)
+    store = read_store(tmp_path)
+    assert store.items.features == features
+    assert store.items.to_list() == given.to_list()
+
+
+def test_selected_rows_are_the_ones_used():
+    store = make_store(items().select([1]), events().filter(lambda row: row["item_id"] == "b"))
+    assert store.items["item_id"][:] == ["b"]
+    assert len(store.interactions) == 1
+
+
+def test_the_report_reads_well():
+    report = StoreReport()
+    report.skip("no id", [])
+    assert not report
+    report.skip("no id", ["x" * 100, 2])
+    report.skip("no id", [3, 4])
+    report.change("odd rating", [NAN])
+    shown = str(report).splitlines()
+    assert shown == [
+        f"left out 4 rows: no id (such as '{'x' * 59}..., 2, 3)",
+        "altered 1 rows: odd rating (such as nan)",
+    ]
+
+
+# MovieLens
+
+
+@pytest.fixture
+def raw(tmp_path):
+    """A raw folder in which the 2-core is users 1 and 2 with movies 1 and 2, once user 3 and movie 3 have gone."""
+    folder = tmp_path / "raw"
+    (folder / "images").mkdir(parents=True)
+    write(
+        folder / "movies.csv",
+        [
+            {"movieId": 1, "title": "Usual Suspects, The (1995)", "genres": "Crime|Thriller"},
+            {"movieId": 2, "title": "Death Note: Desu nôto (2006–2007) ", "genres": "(no genres listed)"},
+            {"movieId": 3, "title": "Babylon 5", "genres": "Sci-Fi"},
+            {"movieId": 4, "title": "Nobody saw it (2000)", "genres": "Drama"},
+        ],
+    )
+    pairs = [(1, 1), (1, 2), (2, 1), (2, 2), (2, 3), (3, 3)]
+    write(
+        folder / "ratings.csv",
+        [{"userId": u, "movieId": m, "rating": 3.5, "timestamp": 100 + m} for u, m in pairs],
+    )
+    (folder / "details.jsonl").write_text('{"movieId": 1, "keywords": ["heist"], "tagline": "?"}\n{"movieId": 2}\n')
+    (folder / "images" / "1.jpg").write_bytes(png())
+    (folder / "images" / "3.jpg").write_bytes(png())
+    return folder
+
+
+def test_movielens_columns(raw):
+    store = movielens_store(raw, min_events=0)
+    assert store.items.remove_columns("image").to_list() == [
+        {
+            "item_id": "1",
+            "title": "Usual Suspects, The",
+            "year": 1995,
+            "genres": ["Crime", "Thriller"],
+            "keywords": ["heist"],
+        },
+        {"item_id": "2", "title": "Death Note: Desu nôto", "year": 2006, "genres": [], "keywords": None},
+        {"item_id": "3", "title": "Babylon 5", "year": None, "genres": ["Sci-Fi"], "keywords": None},
+        {"item_id": "4", "title": "Nobody saw it", "year": 2000, "genres": ["Drama"], "keywords": None},
+    ]
+    assert [picture is not None for picture in store.items["image"]] == [True, False, True, False]
+    assert store.interactions[1] == {"user_id": "1", "item_id": "2", "timestamp": 102, "rating": 3.5}
+    assert not store.report
+
+
+def test_movielens_core_is_reached_step_by_step(raw):
+    # User 3 has one rating and goes, which leaves movie 3 with one.
+    store = movielens_store(raw, min_events=2)
+    assert store.items["item_id"][:] == ["1", "2"]
+    assert list(zip(store.interactions["user_id"], store.interactions["item_id"], strict=True)) == [
+        ("1", "1"),
+        ("1", "2"),
+        ("2", "1"),
+        ("2", "2"),
+    ]
+    assert store.report.skipped == {
+        "items: fewer than 2 ratings": 2,
+        "interactions: of an item or user with fewer than 2 ratings": 2,
+    }
+
+
+def test_movielens_with_posters_only(raw):
+    store = movielens_store(raw, min_events=1, posters_only=True)
+    assert store.items["item_id"][:] == ["1", "3"]
+    assert len(store.interactions) == 4
+    assert store.report.skipped == {
+        "items: no poster": 2,
+        "interactions: of an item or user with no poster": 2,
+    }
+
+
+def test_movielens_works_with_the_two_original_files_alone(raw):
+    (raw / "details.jsonl").unlink()
+    for path in (raw / "images").iterdir():
+        path.unlink()
+    (raw / "images").rmdir()
+    assert movielens_store(raw, min_events=2).items.column_names == ["item_id", "title", "year", "genres"]
+    with pytest.raises(ValueError, match="no rating left: all movies or users have no poster"):
+        movielens_store(raw, posters_only=True)
+    with pytest.raises(ValueError, match="no rating left: all movies or users have fewer than 5 ratings"):
+        movielens_store(raw)
+
+
+def test_movielens_wrong_files(raw):
+    write(raw / "ratings.csv", [{"user": 1, "movieId": 1, "rating": 1.0, "timestamp": 1}])
+    with pytest.raises(ValueError, match=r"`ratings\.csv` has no column `userId`.*rename `user`"):
+        movielens_store(raw)
+    (raw / "movies.csv").unlink()
+    with pytest.raises(FileNotFoundError, match=r"movies\.csv"):
+        movielens_store(raw)
+
+
+def test_movielens_command(raw, tmp_path, monkeypatch):
+    output = tmp_path / "out"
+    monkeypatch.setattr("sys.argv", ["movielens", f"--raw_dir={raw}", f"--output_dir={output}", "--min_events=2"])
+    main()
+    store = read_store(output)
+    assert (len(store.items), len(store.interactions)) == (2, 4)
+    assert red_of(store.items[0]["image"]) == 255

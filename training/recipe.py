@@ -1,0 +1,201 @@
+"""From a store to something that can be trained: tokenizer, processor and a small model, or one on given backbones."""
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import pyarrow.compute as pc
+import torch
+from datasets import Dataset
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    AutoImageProcessor,
+    AutoTokenizer,
+    LlamaConfig,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    ResNetConfig,
+    ViTImageProcessorPil,
+)
+
+from ..modeling_unimp import UniMPConfig, UniMPForConditionalGeneration
+from ..processing import TASKS, Catalog, Columns, UniMPProcessor
+from ..processing.catalog_unimp import flatten_attributes
+from ..processing.store import Store, as_table
+
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class ModelArguments:
+    """What to build when no `model` is given to continue from."""
+
+    model: str | None = field(default=None, metadata={"help": "Folder or Hub id of a UniMP model to continue from."})
+    vision: str | None = field(
+        default=None, metadata={"help": "Folder or Hub id of a pretrained vision encoder; a tiny new one by default."}
+    )
+    text: str | None = field(
+        default=None, metadata={"help": "Folder or Hub id of a pretrained decoder; a tiny new one by default."}
+    )
+    hidden_size: int = field(default=128, metadata={"help": "Width of the tiny decoder."})
+    num_layers: int = field(default=3, metadata={"help": "Layers of the tiny decoder."})
+    num_heads: int = field(default=4, metadata={"help": "Attention heads of the tiny decoder."})
+    attention_dropout: float = field(default=0.0, metadata={"help": "Dropout of the tiny decoder's attention."})
+    vocab_size: int = field(default=2000, metadata={"help": "Largest text vocabulary of the tiny decoder."})
+    image_size: int = field(default=64, metadata={"help": "Pictures are resized to this many pixels, square."})
+    item_dropout: float = field(default=0.1, metadata={"help": "How often an item is known by its content alone."})
+    cross_attention_every: int = field(default=1, metadata={"help": "Cross-attention before every n-th layer."})
+    num_latents: int = field(default=4, metadata={"help": "Latents a picture becomes."})
+    visual_scope: str = field(default="last", metadata={"help": "`last` picture before a token, or `all` of them."})
+    order: str = field(default="code_first", metadata={"help": "`code_first`, or the paper's `code_last`."})
+    full_chunks: int = field(default=3, metadata={"help": "Most recent items shown with picture and attributes."})
+    prompt_length: int = field(default=512, metadata={"help": "Tokens of a prompt; the oldest chunks are left out."})
+    item_text_length: int = field(default=64, metadata={"help": "Tokens of an item's text."})
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of these texts (any text can be written with it)."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=["<pad>", "<eos>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>")
+
+
+def store_texts(store: Store) -> Iterator[str]:
+    """Every text a tokenizer for this store should know."""
+    for task in TASKS.values():
+        yield from (*task.instructions, task.held_out_instruction)
+    for item in store.items.remove_columns([c for c in (Columns.IMAGE,) if c in store.items.column_names]):
+        yield flatten_attributes({key: value for key, value in item.items() if key != Columns.ITEM_ID})
+    for column in (Columns.EXPLANATION, Columns.QUERY):
+        if column in store.interactions.column_names:
+            yield from (f": {text}" for text in store.interactions[column] if text)
+    yield from ("query: ", "candidates:", *(f"{stars / 2:g}" for stars in range(21)))
+
+
+def build_processor(
+    store: Store, tokenizer: PreTrainedTokenizerBase, image_processor: object, arguments: ModelArguments, text_vocab_size: int
+) -> UniMPProcessor:
+    """
+    A processor whose catalogue holds the store's items. Pictures that cannot be read are left out, counted and logged;
+    the range of ratings and the kinds of behaviour are those of the data.
+    """
+    processor = UniMPProcessor(
+        image_processor,
+        tokenizer,
+        text_vocab_size=text_vocab_size,
+        order=arguments.order,
+        full_chunks=arguments.full_chunks,
+        max_length=arguments.prompt_length,
+        rating_range=_rating_range(store.interactions),
+        behavior_kinds=_kinds(store.interactions),
+        item_text_length=arguments.item_text_length,
+    )
+    processor.catalog = Catalog(as_table(store.items))
+    processor.catalog.embed_images()
+    return processor
+
+
+def _rating_range(interactions: Dataset) -> tuple[float, float]:
+    if Columns.RATING in interactions.column_names:
+        extremes = pc.min_max(as_table(interactions)[Columns.RATING]).as_py()
+        if extremes["min"] is not None:
+            return float(extremes["min"]), float(extremes["max"])
+    return 1.0, 5.0
+
+
+def _kinds(interactions: Dataset) -> list[str]:
+    if Columns.BEHAVIOR not in interactions.column_names:
+        return []
+    return sorted(kind for kind in interactions.unique(Columns.BEHAVIOR) if kind)
+
+
+def build(store: Store, arguments: ModelArguments) -> tuple[UniMPForConditionalGeneration, UniMPProcessor]:
+    """
+    Model and processor for a store, as `arguments` say: one to continue from, one on pretrained backbones, or a tiny
+    new one. The model has a code row for every item.
+    """
+    if arguments.model is not None:
+        return load(arguments.model)
+    if (arguments.vision is None) != (arguments.text is None):
+        raise ValueError("`vision` and `text` go together: give both backbones, or neither for a tiny new model.")
+    builder = _build_tiny if arguments.text is None else _build_on_backbones
+    model, processor = builder(store, arguments)
+    processor.index_catalog(model)
+    return model, processor
+
+
+def load(folder: str) -> tuple[UniMPForConditionalGeneration, UniMPProcessor]:
+    """Model and processor of a checkpoint."""
+    return UniMPForConditionalGeneration.from_pretrained(folder), UniMPProcessor.from_pretrained(folder)
+
+
+def _new_part(arguments: ModelArguments) -> dict[str, object]:
+    """What UniMP adds, as [`UniMPConfig`] arguments."""
+    return {
+        "item_text_length": arguments.item_text_length,
+        "item_dropout": arguments.item_dropout,
+        "cross_attention_every": arguments.cross_attention_every,
+        "num_latents": arguments.num_latents,
+        "visual_scope": arguments.visual_scope,
+    }
+
+
+def _build_on_backbones(
+    store: Store, arguments: ModelArguments
+) -> tuple[UniMPForConditionalGeneration, UniMPProcessor]:
+    tokenizer = AutoTokenizer.from_pretrained(arguments.text)
+    try:
+        image_processor = AutoImageProcessor.from_pretrained(arguments.vision, backend="pil")
+    except OSError:
+        logger.warning("`vision` %r has no image processor: pictures are scaled as for ImageNet.", arguments.vision)
+        image_processor = _image_processor(arguments.image_size, imagenet=True)
+    model = UniMPForConditionalGeneration.from_backbones(
+        arguments.vision, arguments.text, num_behaviors=128, **_new_part(arguments)
+    )
+    vocab_size = model.config.text_config.vocab_size
+    return model, build_processor(store, tokenizer, image_processor, arguments, vocab_size)
+
+
+def _image_processor(image_size: int, imagenet: bool = False) -> ViTImageProcessorPil:
+    statistics = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]} if imagenet else {}
+    return ViTImageProcessorPil(size={"height": image_size, "width": image_size}, **statistics)
+
+
+def _build_tiny(store: Store, arguments: ModelArguments) -> tuple[UniMPForConditionalGeneration, UniMPProcessor]:
+    tokenizer = train_tokenizer(store_texts(store), arguments.vocab_size)
+    processor = build_processor(store, tokenizer, _image_processor(arguments.image_size), arguments, len(tokenizer))
+    text_config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=arguments.hidden_size,
+        intermediate_size=4 * arguments.hidden_size,
+        num_hidden_layers=arguments.num_layers,
+        num_attention_heads=arguments.num_heads,
+        num_key_value_heads=arguments.num_heads,
+        attention_dropout=arguments.attention_dropout,
+        max_position_embeddings=max(2048, arguments.prompt_length),
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+    )
+    # A random convolutional encoder: its pooled channels tell colours and textures apart without any training.
+    vision_config = ResNetConfig(
+        embedding_size=32, hidden_sizes=[64, 128], depths=[1, 1], layer_type="basic", downsample_in_first_stage=False
+    )
+    config = UniMPConfig(
+        vision_config=vision_config,
+        text_config=text_config,
+        num_behaviors=processor.num_behaviors,
+        **_new_part(arguments),
+    )
+    torch.manual_seed(0)
+    return UniMPForConditionalGeneration(config), processor
