@@ -5,7 +5,6 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelF
 from .configuration_unimp import UniMPConfig
 from .modeling_unimp import UniMPForConditionalGeneration, UniMPModel, UniMPPreTrainedModel
 
-
 AutoConfig.register("unimp", UniMPConfig)
 # `AutoModel` gives the model with its heads: the bare model would lose them when saved again.
 for auto_class in (AutoModel, AutoModelForCausalLM, AutoModelForImageTextToText):

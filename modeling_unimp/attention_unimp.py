@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedConfig
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_unimp import UniMPConfig
@@ -20,7 +22,7 @@ def eager_attention_forward(
     attention_mask: torch.Tensor | None,
     scaling: float,
     dropout: float = 0.0,
-    **kwargs,
+    **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Plain attention; `attention_mask` is boolean, `True` where a query may look."""
     weights = torch.matmul(query, key.transpose(2, 3)) * scaling
@@ -44,8 +46,29 @@ class UniMPFeedForward(nn.Sequential):
         )
 
 
+def _split_heads(states: torch.Tensor, head_dim: int) -> torch.Tensor:
+    return states.unflatten(-1, (-1, head_dim)).transpose(1, 2)  # [batch, heads, length, head_dim]
+
+
+class UniMPKeyValues(nn.Module):
+    """
+    The key and value side of [`UniMPCrossAttention`]. It is a module apart, called once a picture, so that its result
+    can be kept, and so that a sharded (FSDP) block is only ever used through its own `forward`.
+    """
+
+    def __init__(self, config: UniMPConfig, num_heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.head_dim = head_dim
+        self.k_proj = nn.Linear(config.text_config.hidden_size, num_heads * head_dim, bias=False)
+        self.v_proj = nn.Linear(config.text_config.hidden_size, num_heads * head_dim, bias=False)
+
+    def forward(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values, each `[batch, heads, length, head_dim]`, of `[batch, length, hidden_size]` states."""
+        return _split_heads(self.k_proj(states), self.head_dim), _split_heads(self.v_proj(states), self.head_dim)
+
+
 class UniMPCrossAttention(nn.Module):
-    """Multi-head attention whose keys and values are projected apart from its queries, so that they can be kept."""
+    """Multi-head attention of hidden states to the keys and values that [`UniMPKeyValues`] made of something else."""
 
     def __init__(self, config: UniMPConfig, num_heads: int, head_dim: int) -> None:
         super().__init__()
@@ -57,21 +80,13 @@ class UniMPCrossAttention(nn.Module):
         self.num_key_value_groups = 1
         self.query_norm = nn.LayerNorm(hidden_size)
         self.q_proj = nn.Linear(hidden_size, num_heads * head_dim, bias=False)
-        self.k_proj = nn.Linear(hidden_size, num_heads * head_dim, bias=False)
-        self.v_proj = nn.Linear(hidden_size, num_heads * head_dim, bias=False)
         self.o_proj = nn.Linear(num_heads * head_dim, hidden_size, bias=False)
-
-    def _split_heads(self, states: torch.Tensor) -> torch.Tensor:
-        return states.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # [batch, heads, length, head_dim]
-
-    def project(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values, each `[batch, heads, length, head_dim]`, of `[batch, length, hidden_size]` states."""
-        return self._split_heads(self.k_proj(states)), self._split_heads(self.v_proj(states))
 
     def forward(
         self, hidden_states: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None = None
     ) -> torch.Tensor:
-        query = self._split_heads(self.q_proj(self.query_norm(hidden_states)))
+        """`mask` is boolean, broadcast to `[batch, heads, tokens, keys]`, `True` where a token may look."""
+        query = _split_heads(self.q_proj(self.query_norm(hidden_states)), self.head_dim)
         attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
@@ -79,18 +94,19 @@ class UniMPCrossAttention(nn.Module):
         return self.o_proj(output.flatten(2))
 
 
-class UniMPResamplerLayer(nn.Module):
+class UniMPResamplerLayer(GradientCheckpointingLayer):
     """Latents attend to a picture's features and to themselves, then a feed-forward layer."""
 
     def __init__(self, config: UniMPConfig) -> None:
         super().__init__()
         self.feature_norm = nn.LayerNorm(config.text_config.hidden_size)
         self.attention = UniMPCrossAttention(config, config.resampler_heads, config.resampler_head_dim)
+        self.context_projection = UniMPKeyValues(config, config.resampler_heads, config.resampler_head_dim)
         self.feed_forward = UniMPFeedForward(config)
 
     def forward(self, latents: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
         context = torch.cat([self.feature_norm(features), self.attention.query_norm(latents)], dim=1)
-        latents = latents + self.attention(latents, *self.attention.project(context))
+        latents = latents + self.attention(latents, *self.context_projection(context))
         return latents + self.feed_forward(latents)
 
 
@@ -120,7 +136,7 @@ class UniMPPerceiverResampler(nn.Module):
         return self.output_norm(latents)
 
 
-class UniMPGatedCrossAttention(nn.Module):
+class UniMPGatedCrossAttention(GradientCheckpointingLayer):
     """
     `x = x + tanh(a) * attention(x, latents)`, then `x = x + tanh(f) * feed_forward(x)`; both gates start at 0.
 
@@ -133,8 +149,8 @@ class UniMPGatedCrossAttention(nn.Module):
         super().__init__()
         self.attention = UniMPCrossAttention(config, config.cross_attention_heads, config.cross_attention_head_dim)
         self.feed_forward = UniMPFeedForward(config)
-        self.attention_gate = nn.Parameter(torch.zeros(()))
-        self.feed_forward_gate = nn.Parameter(torch.zeros(()))
+        self.attention_gate = nn.Parameter(torch.zeros(1))  # FSDP takes no 0-dimensional parameters
+        self.feed_forward_gate = nn.Parameter(torch.zeros(1))
 
     def forward(
         self, hidden_states: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor
@@ -153,7 +169,8 @@ class VisualContext:
 
     Attributes:
         blocks: the gated cross-attention blocks.
-        key_values: per block, keys and values of the batch's distinct pictures, `[pictures, heads, latents, head_dim]`.
+        key_values: per block, keys and values of the batch's distinct pictures, each
+            `[pictures, heads, latents, head_dim]`.
         image_index: `[batch, images]`, which picture a sample's n-th `<image>` is; -1 for padding.
         mask: boolean `[batch, 1, tokens, images * latents]`.
         used: the blocks that ran, to notice a backbone that drops the keyword argument.
@@ -189,7 +206,8 @@ def attach_cross_attention(layers: nn.ModuleList, every: int) -> int:
 
     The layers stay the backbone's own, with their own parameter names: a forward pre-hook takes the
     [`VisualContext`] off the keyword arguments. Neither layer nor hook keeps any state, so copying, pickling,
-    activation checkpointing and compilation see nothing unusual.
+    activation checkpointing and compilation see nothing unusual. Hooks run outside a checkpointed layer: the blocks
+    are checkpointed as layers of their own.
     """
     for index, layer in enumerate(layers):
         block = index // every if index % every == 0 else None

@@ -1,11 +1,10 @@
 """UniMP model configuration."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
-
 
 # Where a checkpoint's own code lives; written into `config.json`, so that a re-saved checkpoint keeps it.
 AUTO_MAP = {
@@ -22,12 +21,29 @@ CUSTOM_PIPELINES = {
 # Rows of the model's own, right after the text vocabulary, in this order; the item codes follow them.
 MARKERS = ("<image>", "<|endofchunk|>", "<|item|>", "<|answer|>")
 
+MINIMUM_SIZES = {
+    0: ("num_items", "item_feature_size"),
+    1: (
+        "item_text_length",
+        "num_behaviors",
+        "num_latents",
+        "resampler_depth",
+        "resampler_heads",
+        "resampler_head_dim",
+        "cross_attention_every",
+        "cross_attention_heads",
+        "cross_attention_head_dim",
+        "feed_forward_multiplier",
+    ),
+}
+
 
 @strict
 class UniMPConfig(PreTrainedConfig):
     r"""
-    Configuration of a UniMP model: any Hugging Face vision encoder, any Hugging Face decoder, a perceiver resampler and
-    gated cross-attention between them, and item code rows beside the text vocabulary. The defaults give a tiny model.
+    Configuration of a UniMP model: any Hugging Face vision encoder, any Hugging Face decoder, a perceiver resampler
+    and gated cross-attention between them, and item code rows beside the text vocabulary. The defaults give a tiny
+    model.
 
     Args:
         vision_config (`dict` or `PreTrainedConfig`, *optional*):
@@ -36,6 +52,8 @@ class UniMPConfig(PreTrainedConfig):
             The decoder's configuration; a tiny Llama by default.
         vision_hidden_size (`int`, *optional*):
             Channels of the vision encoder's last feature map. Read from `vision_config` where it says so.
+        feature_grid (`int`, defaults to 4):
+            A convolutional encoder's feature map is averaged to this many rows and columns.
         num_items (`int`, defaults to 0):
             Number of item code rows. Grows with [`UniMPForConditionalGeneration.add_items`].
         item_text_length (`int`, defaults to 64):
@@ -65,6 +83,7 @@ class UniMPConfig(PreTrainedConfig):
     """
 
     model_type = "unimp"
+    keys_to_ignore_at_inference = ["past_key_values", "prefill"]
     sub_configs_defaults = {
         "vision_config": SubConfigSpec(
             AutoConfig,
@@ -95,6 +114,7 @@ class UniMPConfig(PreTrainedConfig):
     vision_config: dict | PreTrainedConfig | None = None
     text_config: dict | PreTrainedConfig | None = None
     vision_hidden_size: int | None = None
+    feature_grid: int = 4
     num_items: int = 0
     item_text_length: int = 64
     item_feature_size: int = 0
@@ -114,7 +134,7 @@ class UniMPConfig(PreTrainedConfig):
     tie_word_embeddings: bool | None = None
     initializer_range: float = 0.02
 
-    def __post_init__(self, **kwargs) -> None:
+    def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         if self.tie_word_embeddings is None:
             # Tying is decided by the top-level flag alone: copy the backbone's.
@@ -136,10 +156,14 @@ class UniMPConfig(PreTrainedConfig):
 
     def validate_sizes(self) -> None:
         """Refuse sizes that cannot make a model."""
-        positive = ("num_latents", "resampler_depth", "resampler_heads", "resampler_head_dim", "cross_attention_every")
-        for name in (*positive, "cross_attention_heads", "cross_attention_head_dim", "feed_forward_multiplier"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        for minimum, names in MINIMUM_SIZES.items():
+            for name in names:
+                if getattr(self, name) < minimum:
+                    raise ValueError(f"`{name}` must be at least {minimum}, got {getattr(self, name)}.")
+        if not 0 <= self.item_dropout <= 1:
+            raise ValueError(f"`item_dropout` must lie between 0 and 1, got {self.item_dropout}.")
+        if self.item_embedding_scale is not None and self.item_embedding_scale <= 0:
+            raise ValueError(f"`item_embedding_scale` must be positive, got {self.item_embedding_scale}.")
 
     def marker_id(self, marker: str) -> int:
         """Token id of one of `MARKERS`: they come right after the text vocabulary."""

@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-
 if TYPE_CHECKING:
     from transformers import ModelOutput
 
@@ -69,24 +68,26 @@ class ItemDecodingMixin:
         Returns:
             `list[list[int]]`: per sample at least one of its candidates, none twice.
         """
-        prompt_length = inputs["input_ids"].shape[1]
+        input_ids = inputs["input_ids"]
+        if len(candidates) != len(input_ids) or not all(candidates):
+            raise ValueError(f"`candidates` must hold at least one item for each of {len(input_ids)} samples.")
         end, first = self.config.marker_id("<|endofchunk|>"), self.config.first_item_id
-
-        def allowed(sample: int, token_ids: torch.Tensor) -> list[int]:
-            chosen = set(token_ids[prompt_length:].tolist())
-            left = [first + position for position in candidates[sample] if first + position not in chosen]
-            return [*left, end] if chosen else left
-
-        generated = self.generate(
-            **inputs,
-            do_sample=False,
-            max_new_tokens=max(map(len, candidates)) + 1,
-            eos_token_id=end,
-            pad_token_id=end,
-            prefix_allowed_tokens_fn=allowed,
-        )
-        answers = (row[prompt_length:].tolist() for row in generated)
-        return [[token - first for token in answer if token >= first] for answer in answers]
+        allowed = torch.zeros(len(input_ids), self.config.vocab_size, dtype=torch.bool, device=input_ids.device)
+        for row, positions in zip(allowed, candidates, strict=True):
+            row[[first + position for position in positions]] = True
+        mask = inputs.pop("attention_mask", torch.ones_like(input_ids))
+        answers = [[] for _ in candidates]
+        # Not `generate`: its settings (a repetition penalty, say) are for text.
+        for _ in range(max(map(len, candidates))):
+            outputs = self(**inputs, attention_mask=mask, use_cache=True, logits_to_keep=1)
+            tokens = outputs.logits[:, -1].masked_fill(~allowed, -torch.inf).argmax(-1, keepdim=True)
+            for answer, token in zip(answers, tokens[:, 0].tolist(), strict=True):
+                answer += [token - first] if token != end else []
+            allowed = allowed.scatter(1, tokens, False).masked_fill(tokens == end, False)
+            allowed[:, end] = True
+            mask = torch.cat([mask, torch.ones_like(tokens)], dim=1)
+            inputs = {"input_ids": tokens, "past_key_values": outputs.past_key_values, "prefill": outputs.prefill}
+        return answers
 
     def prepare_inputs_for_generation(self, input_ids: torch.Tensor, **kwargs: Any) -> dict[str, Any]:
         """Hand the prompt's pictures, behaviours and new items over once, with the prompt."""
@@ -112,6 +113,11 @@ class ItemDecodingMixin:
         self, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids: Any = None, **model_kwargs: Any
     ) -> tuple[torch.Tensor, dict[str, Any]]:
         """One row a beam, but never one picture a beam: samples point at the batch's distinct pictures."""
+        pictures = model_kwargs.get("image_features")
+        pictures = model_kwargs.get("pixel_values") if pictures is None else pictures
+        if pictures is not None and model_kwargs.get("image_index") is None:
+            # The default order of appearance counts samples, not beams.
+            model_kwargs["image_index"] = self.model.pictures_in_order(input_ids, len(pictures))
         shared = {key: model_kwargs.pop(key) for key in BATCH_WIDE_INPUTS if key in model_kwargs}
         input_ids, model_kwargs = super()._expand_inputs_for_generation(
             expand_size, is_encoder_decoder, input_ids, **model_kwargs

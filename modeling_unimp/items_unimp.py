@@ -22,7 +22,8 @@ class UniMPItemContent(nn.Module):
 
     def __init__(self, config: UniMPConfig) -> None:
         super().__init__()
-        self.register_buffer("text_ids", torch.full((config.num_items, config.item_text_length), -1, dtype=torch.int32))
+        text_ids = torch.full((config.num_items, config.item_text_length), -1, dtype=torch.int32)
+        self.register_buffer("text_ids", text_ids)
         self.register_buffer("image_embeddings", torch.zeros(config.num_items, config.vision_hidden_size))
         self.register_buffer("features", torch.zeros(config.num_items, config.item_feature_size))
         # Pooled pictures share a large common part; what tells items apart is the deviation from the catalogue's mean.
@@ -41,7 +42,9 @@ class UniMPItemContent(nn.Module):
         present = image_embeddings[image_embeddings.any(dim=-1)].float()
         if len(present) > 1:
             self.image_mean = present.mean(0).to(self.image_mean)
-            self.image_scale = (1 / present.std(0).clamp(min=1e-6)).to(self.image_scale)
+            spread = present.std(0)
+            # A channel that never varies tells no item from another; scaled up, it would drown a new one's others.
+            self.image_scale = torch.where(spread > 1e-5, 1 / spread, 0.0).to(self.image_scale)
 
     def forward(self, token_embeddings: nn.Embedding) -> torch.Tensor:
         """Content of all items, `[num_items, content_size]`."""
@@ -73,20 +76,29 @@ class UniMPItemContent(nn.Module):
         return torch.cat([_unit_rms(part).to(text) for part in (text, image, features)], dim=-1)
 
 
+class UniMPContentProjection(nn.Linear):
+    """From an item's content to its row; a class of its own because its weights start smaller than other layers'."""
+
+
 class UniMPItemRows(nn.Module):
     """
     One row an item code: a learned part plus a projection of the item's content, so that sparse items are known by
     what they are and an item never trained on is its content alone.
+
+    Args:
+        config ([`UniMPConfig`]): the model's.
+        row_size (`int`): width of a row, as of the decoder's token embeddings.
+        is_output (`bool`): whether items are predicted with these rows, which takes a bias an item.
     """
 
-    def __init__(self, config: UniMPConfig, row_size: int) -> None:
+    def __init__(self, config: UniMPConfig, row_size: int, *, is_output: bool) -> None:
         super().__init__()
         content_size = row_size + config.vision_hidden_size + config.item_feature_size
         self.initializer_range = config.initializer_range
         self.dropout = config.item_dropout
         self.learned = nn.Parameter(torch.zeros(config.num_items, row_size))
-        self.bias = nn.Parameter(torch.zeros(config.num_items))  # of the output side
-        self.projection = nn.Linear(content_size, row_size, bias=False)
+        self.bias = nn.Parameter(torch.zeros(config.num_items)) if is_output else None
+        self.projection = UniMPContentProjection(content_size, row_size, bias=False)
 
     def add(self, num_items: int, *, trained: bool) -> None:
         """Append rows: random ones to be trained, or ones that are their content alone."""
@@ -95,7 +107,8 @@ class UniMPItemRows(nn.Module):
             rows.normal_(std=self.initializer_range)
         trains = self.learned.requires_grad
         self.learned = nn.Parameter(torch.cat([self.learned.data, rows]), requires_grad=trains)
-        self.bias = nn.Parameter(torch.cat([self.bias.data, rows.new_zeros(num_items)]), requires_grad=trains)
+        if self.bias is not None:
+            self.bias = nn.Parameter(torch.cat([self.bias.data, rows.new_zeros(num_items)]), requires_grad=trains)
 
     def forward(self, content: torch.Tensor) -> torch.Tensor:
         """`[num_items, row_size]`. In training the learned part of some items is dropped, as if they were new."""

@@ -1,19 +1,29 @@
 """UniMP: a decoder that reads interleaved pictures, text and item codes."""
 
+import inspect
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, GenerationMixin, PreTrainedModel, initialization
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    GenerationConfig,
+    GenerationMixin,
+    PreTrainedConfig,
+    PreTrainedModel,
+    initialization,
+)
 from transformers.cache_utils import Cache
-from transformers.modeling_outputs import BaseModelOutputWithPast, ModelOutput
 from transformers.modeling_utils import slice_logits_to_keep
 from transformers.utils import can_return_tuple
 
 from .attention_unimp import (
     UniMPGatedCrossAttention,
+    UniMPKeyValues,
     UniMPPerceiverResampler,
     VisualContext,
     attach_cross_attention,
@@ -22,57 +32,11 @@ from .attention_unimp import (
 )
 from .configuration_unimp import MARKERS, UniMPConfig
 from .decoding_unimp import ItemDecodingMixin
-from .items_unimp import UniMPItemContent, UniMPItemRows
-
+from .items_unimp import UniMPContentProjection, UniMPItemContent, UniMPItemRows
+from .outputs_unimp import UniMPCausalLMOutput, UniMPModelOutput, UniMPPrefill
 
 # Backbones scale their logits by these; a model that did not would silently answer differently.
 LOGIT_SCALES = ("logits_scaling", "logit_scale", "output_multiplier", "lm_head_multiplier")
-
-
-@dataclass
-class UniMPPrefill:
-    """
-    What reading a prompt leaves for cached decoding, beside the decoder's own `past_key_values`: nothing of it is
-    computed again for the tokens that follow.
-
-    Attributes:
-        item_rows: input and output rows of all item codes, each `[num_items, row_size]`.
-        key_values: per cross-attention block, keys and values of the batch's distinct pictures; `None` without any.
-        image_index: `[batch, images]`, which picture a sample's n-th `<image>` is.
-        image_count: `[batch]`, `<image>` tokens read so far.
-    """
-
-    item_rows: tuple[torch.Tensor, torch.Tensor]
-    key_values: list[tuple[torch.Tensor, torch.Tensor]] | None
-    image_index: torch.Tensor | None
-    image_count: torch.Tensor
-
-
-@dataclass
-class UniMPModelOutput(BaseModelOutputWithPast):
-    """[`~transformers.modeling_outputs.BaseModelOutputWithPast`] and the [`UniMPPrefill`] for the tokens to come."""
-
-    prefill: UniMPPrefill | None = None
-
-
-@dataclass
-class UniMPCausalLMOutput(ModelOutput):
-    """
-    Attributes:
-        loss: mean negative log-probability of the labels, when `labels` are given.
-        log_probs: `[batch, tokens]`, log-probability of each label given all before it; 0 where there is none.
-        logits: `[batch, kept tokens, config.vocab_size]`, when no `labels` are given.
-        past_key_values, hidden_states, attentions: the decoder's.
-        prefill: the [`UniMPPrefill`] for the tokens to come.
-    """
-
-    loss: torch.Tensor | None = None
-    log_probs: torch.Tensor | None = None
-    logits: torch.Tensor | None = None
-    past_key_values: Cache | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
-    prefill: UniMPPrefill | None = None
 
 
 class UniMPPreTrainedModel(PreTrainedModel):
@@ -98,9 +62,11 @@ class UniMPPreTrainedModel(PreTrainedModel):
             initialization.normal_(module.latents, std=1.0)
         elif isinstance(module, UniMPItemRows):
             initialization.normal_(module.learned, std=std)
-            initialization.zeros_(module.bias)
+            if module.bias is not None:
+                initialization.zeros_(module.bias)
+        elif isinstance(module, UniMPContentProjection):
             # The content has a root mean square of 1 a part: this gives its projection the size of a learned row.
-            initialization.normal_(module.projection.weight, std=std / module.projection.in_features**0.5)
+            initialization.normal_(module.weight, std=std / module.in_features**0.5)
         elif isinstance(module, UniMPItemContent):
             initialization.constant_(module.text_ids, -1)
             for buffer in (module.image_embeddings, module.features, module.image_mean):
@@ -121,15 +87,20 @@ class UniMPModel(UniMPPreTrainedModel):
         self.vision_encoder = AutoModel.from_config(config.vision_config)
         self.resampler = UniMPPerceiverResampler(config)
         self.language_model = AutoModel.from_config(config.text_config)
+        # Some swallow keyword arguments instead: `forward` notices those.
+        if "kwargs" not in inspect.signature(self.language_model.forward).parameters:
+            raise ValueError(_ignores_pictures(config.text_config))
         layers = decoder_layers(self.language_model, config.text_config)
         num_blocks = attach_cross_attention(layers, config.cross_attention_every)
+        heads, head_dim = config.cross_attention_heads, config.cross_attention_head_dim
         self.cross_attention = nn.ModuleList(UniMPGatedCrossAttention(config) for _ in range(num_blocks))
+        self.key_values = nn.ModuleList(UniMPKeyValues(config, heads, head_dim) for _ in range(num_blocks))
         row_size = self.get_input_embeddings().embedding_dim
         self.embedding_scale = config.item_embedding_scale or row_size**0.5
         self.markers = nn.Embedding(len(MARKERS), row_size)
         self.behaviors = nn.Embedding(config.num_behaviors, row_size, padding_idx=0)
         self.item_content = UniMPItemContent(config)
-        self.item_rows = UniMPItemRows(config, row_size)
+        self.item_rows = UniMPItemRows(config, row_size, is_output=config.tie_item_embeddings)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Embedding:
@@ -148,9 +119,11 @@ class UniMPModel(UniMPPreTrainedModel):
 
     @torch.no_grad()
     def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """`[pictures, channels, height, width]` to the encoder's features, `[pictures, positions, vision_hidden_size]`."""
+        """`[pictures, channels, height, width]` to features, `[pictures, positions, vision_hidden_size]`."""
         features = self.vision_encoder(pixel_values=pixel_values.to(self.vision_encoder.dtype)).last_hidden_state
-        return features.flatten(2).transpose(1, 2) if features.ndim == 4 else features
+        if features.ndim == 4:  # a convolutional map
+            features = nn.functional.adaptive_avg_pool2d(features, self.config.feature_grid).flatten(2).transpose(1, 2)
+        return features
 
     def _embed(
         self,
@@ -168,12 +141,12 @@ class UniMPModel(UniMPPreTrainedModel):
         return torch.where((input_ids < text_vocab_size)[..., None], text, (own * self.embedding_scale).to(text.dtype))
 
     def _new_item_rows(
-        self, text_ids: torch.Tensor, image_index: torch.Tensor, image_features: torch.Tensor | None
+        self, text_ids: torch.Tensor, image_index: torch.Tensor | None, image_features: torch.Tensor | None
     ) -> torch.Tensor:
         """Rows of items outside the catalogue, `[new items, row_size]`: their content alone."""
         content = self.item_content
         images = content.image_mean.new_zeros(len(text_ids), self.config.vision_hidden_size)
-        if image_features is not None:
+        if image_features is not None and image_index is not None:
             pooled = image_features.mean(1)[image_index.clamp(min=0)]
             images = torch.where((image_index >= 0)[:, None], pooled.to(images), images)
         features = images.new_zeros(len(text_ids), self.config.item_feature_size)
@@ -231,11 +204,7 @@ class UniMPModel(UniMPPreTrainedModel):
             **kwargs,
         )
         if visual_context is not None and len(set(visual_context.used)) < len(self.cross_attention):
-            raise ValueError(
-                f"`text_config`: a {self.config.text_config.model_type!r} decoder does not hand keyword arguments to its "
-                "layers, so it would silently ignore every picture. Choose a decoder that does, such as llama, qwen3, "
-                "gemma3_text, gpt2, gpt_neox or opt."
-            )
+            raise ValueError(_ignores_pictures(self.config.text_config))
         return UniMPModelOutput(
             last_hidden_state=outputs.last_hidden_state,
             past_key_values=outputs.past_key_values,
@@ -256,17 +225,29 @@ class UniMPModel(UniMPPreTrainedModel):
     ) -> UniMPPrefill:
         """Resample the batch's distinct pictures and project them to every block's keys and values, once."""
         image_count = torch.zeros_like(input_ids[:, 0])
+        weight = self.resampler.input_projection.weight
+        if image_features is None and self.training and torch.distributed.is_initialized():
+            # Processes that train together must run the same modules: show a picture that no token sees.
+            image_features = torch.zeros(1, 1, self.config.vision_hidden_size, device=input_ids.device)
+            image_index = image_count.new_full((len(input_ids), 1), -1)
         if image_features is None:
             return UniMPPrefill(item_rows, None, None, image_count)
         if image_index is None:
-            image_index = self._pictures_in_order(input_ids)
-        latents = self.resampler(image_features.to(self.resampler.input_projection.weight.dtype))
-        key_values = [block.attention.project(latents) for block in self.cross_attention]
+            image_index = self.pictures_in_order(input_ids, len(image_features))
+        if image_index.shape[1] == 0:  # the pictures belong to new items alone
+            image_index = nn.functional.pad(image_index, (0, 1), value=-1)
+        latents = self.resampler(image_features.to(weight.dtype))
+        key_values = [key_value(latents) for key_value in self.key_values]
         return UniMPPrefill(item_rows, key_values, image_index, image_count)
 
-    def _pictures_in_order(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """Without `image_index`: the n-th `<image>` of the batch, row by row, is the n-th picture."""
+    def pictures_in_order(self, input_ids: torch.Tensor, num_pictures: int) -> torch.Tensor:
+        """`image_index` where none is given: the n-th `<image>` of the batch, row by row, is the n-th picture."""
         is_image = input_ids == self.config.image_token_id
+        if int(is_image.sum()) != num_pictures:
+            raise ValueError(
+                f"`image_index` is needed to tell which of {num_pictures} pictures the batch's {int(is_image.sum())} "
+                "<image> tokens show."
+            )
         number = is_image.flatten().cumsum(0).view_as(input_ids) - 1
         index = number.new_full((len(input_ids), int(is_image.sum(-1).max())), -1)
         for row, numbers, image in zip(index, number, is_image, strict=True):
@@ -289,14 +270,14 @@ class UniMPForConditionalGeneration(ItemDecodingMixin, UniMPPreTrainedModel, Gen
         for name in LOGIT_SCALES:
             if getattr(config.text_config, name, None) not in (None, 1, 1.0):
                 raise ValueError(
-                    f"`text_config` of type {config.text_config.model_type!r} scales its logits (`{name}`), which UniMP "
-                    "does not reproduce: choose another decoder."
+                    f"`text_config` of type {config.text_config.model_type!r} scales its logits (`{name}`), which "
+                    "UniMP does not reproduce: choose another decoder."
                 )
         self.model = UniMPModel(config)
         embeddings = self.model.get_input_embeddings()
         row_size = embeddings.embedding_dim
         self.lm_head = nn.Linear(row_size, config.text_config.vocab_size, bias=False)
-        self.item_head = None if config.tie_item_embeddings else UniMPItemRows(config, row_size)
+        self.item_head = None if config.tie_item_embeddings else UniMPItemRows(config, row_size, is_output=True)
         source = next(name for name, module in self.model.named_modules() if module is embeddings)
         self._tied_weights_keys = {"lm_head.weight": f"model.{source}.weight"}
         self.post_init()
@@ -314,10 +295,15 @@ class UniMPForConditionalGeneration(ItemDecodingMixin, UniMPPreTrainedModel, Gen
             config_kwargs: further [`UniMPConfig`] arguments.
 
         Raises:
-            `ValueError`: the decoder would silently ignore pictures, or has no causal language modelling head.
+            `ValueError`: the decoder would silently ignore pictures, or its logits are not a product with its head.
         """
         vision = _load_vision_encoder(vision) if isinstance(vision, str) else vision
         text = AutoModelForCausalLM.from_pretrained(text) if isinstance(text, str) else text
+        if getattr(text.get_output_embeddings(), "bias", None) is not None:
+            raise ValueError(
+                f"`text` of type {text.config.model_type!r} adds a bias to its logits, which UniMP does "
+                "not reproduce: choose another decoder."
+            )
         size = getattr(vision.config, "image_size", 64)
         size = (size, size) if isinstance(size, int) else tuple(size)
         pixel_values = torch.zeros(1, 3, *size, dtype=vision.dtype, device=vision.device)
@@ -329,12 +315,16 @@ class UniMPForConditionalGeneration(ItemDecodingMixin, UniMPPreTrainedModel, Gen
             vision_hidden_size=features.shape[1] if features.ndim == 4 else features.shape[-1],
             **config_kwargs,
         )
-        model = cls(config).to(text.dtype)
+        model = cls._from_config(config, dtype=text.dtype)  # unlike `to`, leaves rotary frequencies in full precision
         model.model.vision_encoder.load_state_dict(vision.state_dict())
         model.model.language_model.load_state_dict(text.base_model.state_dict())
         model.lm_head.load_state_dict(text.get_output_embeddings().state_dict())
         model.tie_weights()
-        model.generation_config = text.generation_config
+        # Its sampling settings are a chat's; a repetition penalty would punish items for having been bought.
+        special_tokens = ("bos_token_id", "eos_token_id", "pad_token_id")
+        model.generation_config = GenerationConfig(
+            **{name: getattr(text.generation_config, name) for name in special_tokens}
+        )
         probe = torch.tensor([[config.image_token_id]])
         with torch.no_grad():
             model.eval()(input_ids=probe, pixel_values=pixel_values.to(probe.device))  # refuses what ignores pictures
@@ -478,6 +468,7 @@ class UniMPForConditionalGeneration(ItemDecodingMixin, UniMPPreTrainedModel, Gen
         new_item_text_ids: torch.LongTensor | None = None,
         new_item_image_index: torch.LongTensor | None = None,
         prefill: UniMPPrefill | None = None,
+        inputs_embeds: None = None,
         labels: torch.LongTensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         num_items_in_batch: torch.Tensor | int | None = None,
@@ -497,14 +488,20 @@ class UniMPForConditionalGeneration(ItemDecodingMixin, UniMPPreTrainedModel, Gen
                 Which picture a sample's n-th `<image>` is, -1 for padding. In order of appearance by default.
             behavior_ids (`torch.LongTensor` of shape `(batch, tokens, behaviours)`, *optional*):
                 Behaviours of the event a token stands for, 0 for none.
-            new_item_text_ids, new_item_image_index (`torch.LongTensor` of shapes `(items, tokens)` and `(items,)`, *optional*):
-                Text (padded with -1) and picture (-1 for none) of items outside the catalogue.
+            new_item_text_ids (`torch.LongTensor` of shape `(items, tokens)`, *optional*):
+                Text of items outside the catalogue, padded with -1.
+            new_item_image_index (`torch.LongTensor` of shape `(items,)`, *optional*):
+                Which picture each of them has, -1 for none.
             prefill ([`UniMPPrefill`], *optional*):
                 What reading the prompt left, for cached decoding.
+            inputs_embeds (`None`):
+                Not supported, as pictures and items are found by their tokens; here because adapters hand it on.
             labels (`torch.LongTensor` of shape `(batch, tokens)`, *optional*):
                 Tokens to predict, -100 elsewhere; shifted inside. With labels, only the positions before one reach a
                 vocabulary: `log_probs` and `loss` are returned, `logits` are not.
         """
+        if inputs_embeds is not None:
+            raise ValueError("`inputs_embeds` is not supported: give `input_ids`.")
         item_rows = prefill.item_rows if prefill is not None else self.compute_item_rows()
         outputs = self.model(
             input_ids=input_ids,
@@ -519,7 +516,7 @@ class UniMPForConditionalGeneration(ItemDecodingMixin, UniMPPreTrainedModel, Gen
             new_item_image_index=new_item_image_index,
             item_rows=item_rows,
             prefill=prefill,
-            use_cache=use_cache,
+            use_cache=False if use_cache is None and labels is not None else use_cache,
             **kwargs,
         )
         logits = log_probs = loss = None
@@ -540,6 +537,14 @@ class UniMPForConditionalGeneration(ItemDecodingMixin, UniMPPreTrainedModel, Gen
             attentions=outputs.attentions,
             prefill=outputs.prefill,
         )
+
+
+def _ignores_pictures(text_config: PreTrainedConfig) -> str:
+    return (
+        f"`text_config`: a {text_config.model_type!r} decoder does not hand keyword arguments to its layers, so it "
+        "would silently ignore every picture. Choose a decoder that does, such as llama, qwen3, gemma3_text, gpt2, "
+        "gpt_neox or opt."
+    )
 
 
 def _load_vision_encoder(name: str) -> PreTrainedModel:

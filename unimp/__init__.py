@@ -43,4 +43,24 @@ for pipeline_class in (
         type="multimodal",
     )
 
-__all__ = ["Catalog", "UniMPConfig", "UniMPForConditionalGeneration", "UniMPModel", "UniMPProcessor"]
+_TRAINING = ("UniMPTrainer", "UniMPTrainingConfig")
+
+
+def __getattr__(name: str) -> Any:
+    """The trainer, imported on first use: it brings TRL, which whoever only recommends need not wait for."""
+    if name in _TRAINING:
+        from .training import trainer
+
+        return getattr(trainer, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+__all__ = [
+    "Catalog",
+    "UniMPConfig",
+    "UniMPForConditionalGeneration",
+    "UniMPModel",
+    "UniMPProcessor",
+    "UniMPTrainer",
+    "UniMPTrainingConfig",
+]

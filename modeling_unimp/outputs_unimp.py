@@ -1,0 +1,53 @@
+"""What the models return."""
+
+from dataclasses import dataclass
+
+import torch
+from transformers.cache_utils import Cache
+from transformers.modeling_outputs import BaseModelOutputWithPast, ModelOutput
+
+
+@dataclass
+class UniMPPrefill:
+    """
+    What reading a prompt leaves for cached decoding, beside the decoder's own `past_key_values`: nothing of it is
+    computed again for the tokens that follow.
+
+    Attributes:
+        item_rows: input and output rows of all item codes, each `[num_items, row_size]`.
+        key_values: per cross-attention block, keys and values of the batch's distinct pictures; `None` without any.
+        image_index: `[batch, images]`, which picture a sample's n-th `<image>` is.
+        image_count: `[batch]`, `<image>` tokens read so far.
+    """
+
+    item_rows: tuple[torch.Tensor, torch.Tensor]
+    key_values: list[tuple[torch.Tensor, torch.Tensor]] | None
+    image_index: torch.Tensor | None
+    image_count: torch.Tensor
+
+
+@dataclass
+class UniMPModelOutput(BaseModelOutputWithPast):
+    """[`~transformers.modeling_outputs.BaseModelOutputWithPast`] and the [`UniMPPrefill`] for the tokens to come."""
+
+    prefill: UniMPPrefill | None = None
+
+
+@dataclass
+class UniMPCausalLMOutput(ModelOutput):
+    """
+    Attributes:
+        loss: mean negative log-probability of the labels, when `labels` are given.
+        log_probs: `[batch, tokens]`, log-probability of each label given all before it; 0 where there is none.
+        logits: `[batch, kept tokens, config.vocab_size]`, when no `labels` are given.
+        past_key_values, hidden_states, attentions: the decoder's.
+        prefill: the [`UniMPPrefill`] for the tokens to come.
+    """
+
+    loss: torch.Tensor | None = None
+    log_probs: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    prefill: UniMPPrefill | None = None

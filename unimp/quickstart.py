@@ -1,0 +1,62 @@
+"""`unimp quickstart`: the whole job on the built-in demo store."""
+
+from pathlib import Path
+
+from .processing.demo_store import build_demo_store, draw_sheet
+from .processing.pipelines_unimp import UniMPRecommendPipeline
+from .processing.splits import user_holdout
+from .processing.store import make_store
+from .report import console, print_metrics, print_recommendations
+from .training.evaluation import test_samples
+from .training.recipe import ModelArguments
+from .training.run import run
+from .training.trainer import UniMPTrainingConfig
+
+
+def model_arguments() -> ModelArguments:
+    """The model of the quickstart: a tiny one."""
+    return ModelArguments(item_dropout=0.1, full_chunks=3)
+
+
+def training_config(output_dir: Path, seed: int) -> UniMPTrainingConfig:
+    """How the quickstart trains: a few minutes on two cores."""
+    return UniMPTrainingConfig(
+        output_dir=str(output_dir),
+        seed=seed,
+        num_passes=12,
+        task_rates={"recommend": 1.0, "search": 0.4, "rate": 0.2, "explain": 0.3, "select": 0.3},
+        per_device_train_batch_size=16,
+        learning_rate=1e-3,
+        weight_decay=0.05,
+        adam_beta2=0.98,
+        warmup_steps=0.05,
+        logging_steps=0.1,
+        save_strategy="no",
+    )
+
+
+def quickstart(output_dir: Path, seed: int = 0, resume: bool = False) -> int:
+    """Build the demo store, train, evaluate, recommend, save; returns the exit status."""
+    console.print("Opening the demo store ...")
+    items, interactions = build_demo_store(seed=seed)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    draw_sheet(items, output_dir / "store.png")
+    store = make_store(items, interactions)
+    split = user_holdout(store.interactions)
+    result = run(store, split, model_arguments(), training_config(output_dir, seed), resume=resume)
+    if result is None:
+        return 130
+    print_metrics(result)
+    person = test_samples(split.test, "recommend", result.processor.catalog.item_ids)[0]
+    recommend = UniMPRecommendPipeline(model=result.model, processor=result.processor)
+    catalog = result.processor.catalog
+    history = [catalog.item(catalog.position(event["item_id"])) for event in person["history"]]
+    print_recommendations(history, recommend({"history": person["history"]}, top_k=5))
+    console.print(f"\nThe shop's items are drawn in {output_dir / 'store.png'}. To use the model anywhere:\n")
+    console.print("    from transformers import pipeline", highlight=False)
+    console.print(
+        f'    recommend = pipeline("unimp-recommend", model="{output_dir}", trust_remote_code=True)', highlight=False
+    )
+    examples = ", ".join(f'"{item["item_id"]}"' for item in history[:2])
+    console.print(f'    recommend({{"history": [{examples}]}}, top_k=5)\n', highlight=False, soft_wrap=True)
+    return 0

@@ -1,0 +1,46 @@
+"""What the command prints."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from .processing.catalog_unimp import flatten_value
+from .training.run import Result
+
+console = Console()
+
+
+def print_metrics(result: Result) -> None:
+    """What was trained, and a table of figures beside the systems that need no model."""
+    parameters = sum(parameter.numel() for parameter in result.model.parameters())
+    console.print(f"\nTrained {parameters:,} parameters in {result.seconds:.0f} seconds.\n")
+    table = Table(title="On held-out events, ranked among the whole catalogue")
+    for column in ("task", "system", "metrics"):
+        table.add_column(column)
+    for task, systems in result.metrics.items():
+        for system, values in systems.items():
+            figures = "  ".join(f"{name} {value:.3f}" for name, value in values.items() if not name.endswith("@5"))
+            table.add_row(task, system, figures)
+        table.add_section()
+    console.print(table)
+
+
+def describe(item: Mapping[str, Any]) -> str:
+    """An item in a line: its title, or whatever attributes it has."""
+    attributes = {key: flatten_value(value) for key, value in item.items() if key != "item_id"}
+    title = attributes.pop("title", None)
+    rest = ", ".join(value for value in attributes.values() if value)
+    return f"{title} ({rest})" if title and rest else title or rest or item["item_id"]
+
+
+def print_recommendations(history: Sequence[Mapping[str, Any]], answers: Sequence[Mapping[str, Any]]) -> None:
+    """A history and what comes next."""
+    table = Table("", "item_id", "item", "score", title="History, oldest first, and what comes next")
+    for item in history:
+        table.add_row("", item["item_id"], describe(item), "")
+    table.add_section()
+    for rank, answer in enumerate(answers, start=1):
+        table.add_row(str(rank), answer["item_id"], describe(answer["item"]), f"{answer['score']:.2f}")
+    console.print(table)
