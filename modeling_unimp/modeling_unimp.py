@@ -278,6 +278,8 @@ class UniMPForConditionalGeneration(ItemDecodingMixin, UniMPPreTrainedModel, Gen
         row_size = embeddings.embedding_dim
         self.lm_head = nn.Linear(row_size, config.text_config.vocab_size, bias=False)
         self.item_head = None if config.tie_item_embeddings else UniMPItemRows(config, row_size, is_output=True)
+        # A pretrained decoder's last states can be large and lopsided: fit for its own head, not for new rows.
+        self.item_norm = nn.LayerNorm(row_size)
         source = next(name for name, module in self.model.named_modules() if module is embeddings)
         self._tied_weights_keys = {"lm_head.weight": f"model.{source}.weight"}
         self.post_init()
@@ -309,6 +311,9 @@ class UniMPForConditionalGeneration(ItemDecodingMixin, UniMPPreTrainedModel, Gen
         pixel_values = torch.zeros(1, 3, *size, dtype=vision.dtype, device=vision.device)
         with torch.no_grad():
             features = vision.eval()(pixel_values=pixel_values).last_hidden_state
+            words = text.get_input_embeddings()(torch.arange(256, device=text.device) % text.config.vocab_size)
+        # Items enter the decoder at the size of its words.
+        config_kwargs.setdefault("item_embedding_scale", words.float().square().mean().sqrt().item() / 0.02)
         config = UniMPConfig(
             vision_config=vision.config,
             text_config=text.config,
@@ -405,6 +410,7 @@ class UniMPForConditionalGeneration(ItemDecodingMixin, UniMPPreTrainedModel, Gen
         head = self.model.item_rows if self.item_head is None else self.item_head
         end = self.model.markers.weight[MARKERS.index("<|endofchunk|>")]
         rows, bias = torch.cat([end[None], output_rows]), nn.functional.pad(head.bias, (1, 0))
+        hidden_states = self.item_norm(hidden_states)
         return nn.functional.linear(hidden_states, rows.to(hidden_states), bias.to(hidden_states))
 
     def text_logits(self, hidden_states: torch.Tensor) -> torch.Tensor:

@@ -34,7 +34,7 @@ def _bare_logits(text, model, input_ids):
     """What the bare backbone says when it reads the same tokens, with the `<image>` rows written in by hand."""
     embeddings = text.get_input_embeddings()
     states = embeddings(input_ids.clamp(max=VOCAB - 1))
-    row = model.model.markers.weight[0] * embeddings.embedding_dim**0.5
+    row = model.model.markers.weight[0] * model.model.embedding_scale
     states = torch.where((input_ids == IMAGE)[..., None], row, states)
     return text(inputs_embeds=states, attention_mask=torch.ones_like(input_ids)).logits
 

@@ -30,7 +30,7 @@ def test_log_probs_equal_a_full_computation(decoder, tied_items):
     for row, position in (labels != -100).nonzero().tolist():
         state, label = states[row, position - 1], labels[row, position].item()
         if label == END or label >= FIRST_ITEM:
-            log_probs = (rows @ state + bias).log_softmax(-1)
+            log_probs = (rows @ model.item_norm(state) + bias).log_softmax(-1)
             expected[row, position] = log_probs[0 if label == END else 1 + label - FIRST_ITEM]
         else:
             expected[row, position] = model.text_logits(state).log_softmax(-1)[label]

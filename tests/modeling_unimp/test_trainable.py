@@ -20,6 +20,7 @@ NEW = [
     "model.behaviors.",
     "model.item_rows.",
     "item_head.",
+    "item_norm.",
 ]
 POLICIES = {"new": NEW, "all": ["model.language_model.", "lm_head.", *NEW]}
 FROZEN = {"new": ["model.vision_encoder.", "model.language_model.", "lm_head."], "all": ["model.vision_encoder."]}
@@ -80,7 +81,7 @@ def modules_to_save(model) -> list[str]:
     lists = ("cross_attention", "key_values")
     blocks = [f"{name}.{n}" for name in lists for n in range(len(model.model.cross_attention))]
     heads = [] if model.item_head is None else ["item_head"]
-    return ["resampler", "markers", "behaviors", "item_rows", *heads, *blocks]
+    return ["resampler", "markers", "behaviors", "item_rows", "item_norm", *heads, *blocks]
 
 
 @pytest.mark.parametrize("tied", [True, False])
