@@ -6,5 +6,4 @@ from .images_unimp import ImageError, load_image
 from .processing_unimp import UniMPProcessor
 from .tasks_unimp import TASKS
 
-
 __all__ = ["TASKS", "Catalog", "Columns", "ImageError", "UniMPProcessor", "load_image"]

@@ -1,21 +1,22 @@
 """The catalogue: every item an answer may name, with its attributes and picture."""
 
+import copy
 import datetime
 import io
 import json
 import logging
-import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
 from .columns_unimp import Columns
 from .images_unimp import ImageError, load_image
-
 
 logger = logging.getLogger(__name__)
 
@@ -25,21 +26,33 @@ AVAILABLE = "available"
 _IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
+def is_missing(value: Any) -> bool:
+    """Whether a value says nothing: `None`, or what data frames write for it (NaN, NaT)."""
+    return value is None or (isinstance(value, float | np.floating | datetime.datetime) and value != value)
+
+
 def flatten_value(value: Any, max_words: int = 20) -> str:
-    """One attribute value, of any type, as text of at most `max_words` words; empty where there is nothing to say."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    """
+    One attribute value, of any type, as text of at most `max_words` words; empty where there is nothing to say.
+
+    Bytes are not text and say nothing; of a moment only the day is told; sets are put in order.
+    """
+    if is_missing(value) or isinstance(value, bytes | bytearray | memoryview):
         return ""
+    if isinstance(value, np.ndarray | np.number | np.bool_):
+        value = value.tolist()
     if isinstance(value, bool):
         text = "yes" if value else "no"
     elif isinstance(value, float):
-        text = f"{value:g}"
-    elif isinstance(value, datetime.datetime | datetime.date):
+        text = str(int(value)) if value.is_integer() else f"{value:.7g}"
+    elif isinstance(value, datetime.date):
         text = value.isoformat()[:10]
     elif isinstance(value, Mapping):
         parts = ((key, flatten_value(entry, max_words)) for key, entry in value.items())
         text = ", ".join(f"{key} {entry}" for key, entry in parts if entry)
-    elif isinstance(value, Iterable) and not isinstance(value, str | bytes):
-        text = ", ".join(filter(None, (flatten_value(entry, max_words) for entry in value)))
+    elif isinstance(value, Iterable) and not isinstance(value, str):
+        entries = [flatten_value(entry, max_words) for entry in value]
+        text = ", ".join(filter(None, sorted(entries) if isinstance(value, set | frozenset) else entries))
     else:
         text = str(value)
     return " ".join(text.split()[:max_words])
@@ -51,30 +64,37 @@ def flatten_attributes(attributes: Mapping[str, Any], max_words: int = 20) -> st
 
     The paper writes a missing attribute as "Unknown"; here it takes no tokens at all.
     """
-    parts = ((key, flatten_value(value, max_words)) for key, value in attributes.items())
+    parts = ((str(key), flatten_value(value, max_words)) for key, value in attributes.items())
     return "; ".join(f"{key.replace('_', ' ')}: {value}" for key, value in parts if value)
 
 
 class Catalog:
     """
-    Items in order of their codes: item `catalog.item_ids[n]` has code `n`.
+    Items in order of their codes: item `catalog.item_ids[n]` has code `n`. Attributes (`catalog.attribute_names`) are
+    read in the order of the columns.
 
     Args:
         table (`pyarrow.Table`): a row an item with `item_id` (unique strings), optionally `image` (a struct of `bytes`
-            and `path`, as `datasets.Image` stores it) and any attributes.
+            and `path`, as `datasets.Image` stores it), `available` (`False`: never recommended) and any attributes.
         root (`str` or `Path`, *optional*): folder that pictures given by path are in; they cannot be outside of it.
 
     Raises:
-        `ValueError`: `item_id` is missing, not text, empty or not unique.
+        `ValueError`: there is no item, `item_id` is missing, not text, empty or not unique, or `image` or `available`
+            is of another type.
     """
 
     def __init__(self, table: pa.Table, root: str | Path | None = None) -> None:
+        if not isinstance(table, pa.Table):
+            raise ValueError(
+                f"`table` must be a `pyarrow.Table`, got {type(table).__name__}: use `Catalog.from_items` for a list "
+                "of dictionaries."
+            )
         self.root = root
         self._set_table(_with_defaults(table))
 
     @classmethod
     def from_items(cls, items: Iterable[Mapping[str, Any]], root: str | Path | None = None) -> "Catalog":
-        """From dictionaries; an `image` may be a path, bytes or a picture."""
+        """From dictionaries; an `image` may be a path, bytes or a picture. Raises [`ImageError`] for a bad one."""
         return cls(_to_table(items, root), root)
 
     def _set_table(self, table: pa.Table) -> None:
@@ -82,19 +102,24 @@ class Catalog:
         positions = {item_id: position for position, item_id in enumerate(item_ids)}
         if len(positions) < len(item_ids):
             repeated = next(item_id for position, item_id in enumerate(item_ids) if positions[item_id] != position)
-            raise ValueError(f"`item_id` must be unique, got {repeated!r} more than once.")
+            raise ValueError(f"`item_id` must be unique, got {repeated!r} more than once: leave the repeats out.")
         self.table = table
         self.item_ids: list[str] = item_ids
         self._positions = positions
-        self._attribute_names = [
+        self._pictured = _pictured(table)
+        self.attribute_names = [
             name for name in table.column_names if name not in (Columns.ITEM_ID, Columns.IMAGE, AVAILABLE)
         ]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Catalog":
+        # Tables are immutable, and every change replaces what is derived from them: nothing needs to be copied twice.
+        return copy.copy(self)
 
     def __len__(self) -> int:
         return len(self.item_ids)
 
     def __contains__(self, item_id: object) -> bool:
-        return item_id in self._positions
+        return isinstance(item_id, str) and item_id in self._positions
 
     def position(self, item_id: str) -> int:
         """The item's code. Raises `KeyError` for an item that is not in the catalogue."""
@@ -102,27 +127,24 @@ class Catalog:
 
     def item(self, position: int) -> dict[str, Any]:
         """`item_id` and the attributes that have a value."""
-        row = {name: self.table[name][position].as_py() for name in self._attribute_names}
-        return {Columns.ITEM_ID: self.item_ids[position]} | {k: v for k, v in row.items() if flatten_value(v)}
+        return {Columns.ITEM_ID: self.item_ids[position]} | self.attributes(position)
 
     def attributes(self, position: int) -> dict[str, Any]:
         """The attributes that have a value."""
-        return {key: value for key, value in self.item(position).items() if key != Columns.ITEM_ID}
+        row = {name: self.table[name][position].as_py() for name in self.attribute_names}
+        return {name: value for name, value in row.items() if flatten_value(value)}
 
     def has_image(self, position: int) -> bool:
         """Whether the item has a picture."""
-        return self._image_source(position) is not None
+        return self._pictured[position]
 
     def _image_source(self, position: int) -> dict[str, Any] | None:
-        if Columns.IMAGE not in self.table.column_names:
-            return None
-        source = self.table[Columns.IMAGE][position].as_py()
-        return source if source and (source["bytes"] or source["path"]) else None
+        return self.table[Columns.IMAGE][position].as_py() if self._pictured[position] else None
 
     def image(self, position: int) -> Image.Image | None:
         """The item's picture in RGB, or `None`. Raises [`ImageError`] for one that cannot be read."""
         source = self._image_source(position)
-        return None if source is None else load_image(source, root=self.root)
+        return None if source is None else _load(source, self.root, self.item_ids[position])
 
     @property
     def available(self) -> list[bool]:
@@ -133,17 +155,23 @@ class Catalog:
         """Append items; returns their codes. Give the model their rows with `processor.index_catalog(model)`."""
         first = len(self)
         added = _with_defaults(_to_table(items, self.root))
-        self._set_table(pa.concat_tables([self.table, added], promote_options="permissive"))
+        try:
+            table = pa.concat_tables([self.table, added], promote_options="permissive")
+        except pa.ArrowException as error:
+            raise ValueError(f"`items` must have attributes of the same types as the catalogue's: {error}") from error
+        self._set_table(table)
         return range(first, len(self))
 
     def remove(self, item_ids: Iterable[str]) -> None:
         """Never recommend these items again. They keep their codes, so that histories that hold them stay readable."""
-        gone = set(item_ids)
-        if unknown := gone - set(self.item_ids):
-            raise ValueError(f"`item_ids` must be in the catalogue, got {sorted(unknown)[:3]}.")
-        available = [a and i not in gone for a, i in zip(self.available, self.item_ids, strict=True)]
+        gone = [item_ids] if isinstance(item_ids, str) else list(item_ids)
+        if unknown := [item_id for item_id in gone if item_id not in self]:
+            raise ValueError(f"`item_ids` must be in the catalogue, got {unknown[:3]}: see `catalog.item_ids`.")
+        available = self.available
+        for item_id in gone:
+            available[self._positions[item_id]] = False
         index = self.table.column_names.index(AVAILABLE)
-        self._set_table(self.table.set_column(index, AVAILABLE, pa.array(available)))
+        self._set_table(self.table.set_column(index, AVAILABLE, pa.array(available, type=pa.bool_())))
 
     def embed_images(self) -> dict[str, str]:
         """
@@ -156,9 +184,8 @@ class Catalog:
             return {}
         images, unreadable = [], {}
         for position, item_id in enumerate(self.item_ids):
-            source = self._image_source(position)
             try:
-                images.append(source and self._embedded(source))
+                images.append(image_struct(self._image_source(position), self.root))
             except ImageError as error:
                 images.append(None)
                 unreadable[item_id] = str(error)
@@ -168,11 +195,6 @@ class Catalog:
             examples = "; ".join(f"{item_id}: {reason}" for item_id, reason in list(unreadable.items())[:3])
             logger.warning("%d pictures could not be read and are left out (%s).", len(unreadable), examples)
         return unreadable
-
-    def _embedded(self, source: dict[str, Any]) -> dict[str, Any]:
-        load_image(source, root=self.root)
-        data = source["bytes"] or Path(self.root or ".", source["path"]).read_bytes()
-        return {"bytes": data, "path": None}
 
     def save(self, path: str | Path) -> None:
         """Write one parquet file, pictures included, that the Hub's viewer shows."""
@@ -198,36 +220,118 @@ class Catalog:
 
 
 def _with_defaults(table: pa.Table) -> pa.Table:
-    """Check `item_id`, and say of every item whether it is available."""
+    """Check the columns that have a meaning of their own, and say of every item whether it is available."""
+    if not len(table):
+        raise ValueError("`items` is empty: a catalogue needs at least one item.")
     if Columns.ITEM_ID not in table.column_names:
-        raise ValueError(f"`items` needs a column `{Columns.ITEM_ID}`, got the columns {table.column_names}.")
-    column = table[Columns.ITEM_ID]
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)) or column.null_count:
-        raise ValueError(f"`{Columns.ITEM_ID}` must be text and never missing, got {column.type} values.")
+        raise ValueError(
+            f"`items` needs a column `{Columns.ITEM_ID}`, got {table.column_names}: add it, or rename the one meant."
+        )
+    _check_ids(table[Columns.ITEM_ID])
+    if Columns.IMAGE in table.column_names:
+        index = table.column_names.index(Columns.IMAGE)
+        table = table.set_column(index, Columns.IMAGE, _image_column(table[Columns.IMAGE]))
     if AVAILABLE not in table.column_names:
-        table = table.append_column(AVAILABLE, pa.array([True] * len(table), type=pa.bool_()))
-    return table
+        return table.append_column(AVAILABLE, pa.array([True] * len(table), type=pa.bool_()))
+    available, index = table[AVAILABLE], table.column_names.index(AVAILABLE)
+    if not (pa.types.is_boolean(available.type) or pa.types.is_null(available.type)):
+        raise ValueError(f"`{AVAILABLE}` must be true or false, got {available.type}: rename this attribute.")
+    return table.set_column(index, AVAILABLE, pc.fill_null(available.cast(pa.bool_()), True))
+
+
+def _check_ids(column: pa.ChunkedArray) -> None:
+    is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+    if not is_text and column.null_count < len(column):
+        raise ValueError(f"`{Columns.ITEM_ID}` must be text, got {column.type}: convert each with `str`.")
+    if column.null_count or pc.any(pc.equal(column, "")).as_py():
+        raise ValueError(f"`{Columns.ITEM_ID}` must not be missing or empty, got such a row: leave it out.")
+
+
+def _image_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    try:
+        return column if column.type == _IMAGE_TYPE else column.cast(_IMAGE_TYPE)
+    except pa.ArrowException as error:
+        raise ValueError(
+            f"`{Columns.IMAGE}` must be a struct of `bytes` and `path`, got {column.type}: use `Catalog.from_items`, "
+            "which takes paths, bytes and pictures."
+        ) from error
+
+
+def _pictured(table: pa.Table) -> list[bool]:
+    """Per item, whether it has a picture, without reading any."""
+    if Columns.IMAGE not in table.column_names:
+        return [False] * len(table)
+    lengths = (pc.binary_length(pc.struct_field(table[Columns.IMAGE], name)) for name in ("bytes", "path"))
+    in_file, by_path = (pc.fill_null(pc.greater(length, 0), False) for length in lengths)
+    return pc.or_(in_file, by_path).to_pylist()
 
 
 def _to_table(items: Iterable[Mapping[str, Any]], root: str | Path | None) -> pa.Table:
-    rows = [dict(item) for item in items]
-    if not rows:
-        raise ValueError("`items` must not be empty.")
-    if not any(Columns.IMAGE in row for row in rows):
-        return pa.Table.from_pylist(rows)
-    images = [image_struct(row.pop(Columns.IMAGE, None), root) for row in rows]
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    table = pa.Table.from_pydict({name: [row.get(name) for row in rows] for name in names})
-    return table.append_column(Columns.IMAGE, pa.array(images, type=_IMAGE_TYPE))
+    if isinstance(items, str | Mapping) or not isinstance(items, Iterable):
+        raise ValueError(f"`items` must be a list of dictionaries, got {type(items).__name__}.")
+    rows = list(items)
+    for row in rows:
+        if not isinstance(row, Mapping) or not all(isinstance(name, str) for name in row):
+            raise ValueError(f"`items` must be dictionaries with text as keys, got {row!r:.80}.")
+    # Of every row: what only later items have is an attribute as well.
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = {name: _column(name, rows, root) for name in names}
+    return pa.table(columns) if rows else pa.table({Columns.ITEM_ID: pa.array([], pa.string())})
 
 
-def image_struct(source: Any, root: str | Path | None = None) -> dict[str, Any] | None:
-    """A picture as `datasets.Image` stores it; read once, so that one that cannot be read is refused here."""
+def _column(name: str, rows: list[Mapping[str, Any]], root: str | Path | None) -> pa.Array:
+    if name == Columns.IMAGE:
+        images = []
+        for row in rows:
+            try:
+                images.append(image_struct(row.get(name), root))
+            except ImageError as error:
+                raise ImageError(_of_item(row.get(Columns.ITEM_ID), error)) from error
+        return pa.array(images, type=_IMAGE_TYPE)
+    values = [row.get(name) for row in rows]
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, OverflowError, UnicodeEncodeError) as error:
+        kinds = sorted({type(value).__name__ for value in values if value is not None})
+        raise ValueError(
+            f"`{name}` must be of one type that a table can hold in all items, got {', '.join(kinds)} ({error}): "
+            "convert it, for instance with `str`."
+        ) from error
+
+
+def _of_item(item_id: Any, error: ImageError) -> str:
+    return f"`{Columns.IMAGE}` of item {item_id!r}: {error}"
+
+
+def _load(source: Any, root: str | Path | None, item_id: Any) -> Image.Image:
+    try:
+        return load_image(source, root=root)
+    except ImageError as error:
+        raise ImageError(_of_item(item_id, error)) from error
+
+
+def image_source(value: Any) -> Any:
+    """What an `image` cell holds for [`load_image`]; `None` where there is no picture."""
+    if is_missing(value) or (isinstance(value, Mapping) and not (value.get("bytes") or value.get("path"))):
+        return None
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def image_struct(value: Any, root: str | Path | None = None) -> dict[str, Any] | None:
+    """
+    A picture as `datasets.Image` stores it, its file's own bytes where it comes from a file; read once, so that one
+    that cannot be read is refused here.
+    """
+    source = image_source(value)
     if source is None:
         return None
-    if isinstance(source, Mapping) and not (source.get("bytes") or source.get("path")):
-        return None
     image = load_image(source, root=root)
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    return {"bytes": buffer.getvalue(), "path": None}
+    if isinstance(source, dict):
+        source = source.get("bytes") or source["path"]
+    if isinstance(source, str | Path):
+        source = Path(root or ".", source).read_bytes()
+    elif isinstance(source, Image.Image):
+        buffer = io.BytesIO()
+        image.save(buffer, format="PNG")
+        source = buffer.getvalue()
+    return {"bytes": bytes(source), "path": None}

@@ -11,7 +11,6 @@ from .catalog_unimp import flatten_attributes
 from .columns_unimp import Columns
 from .tasks_unimp import Task, write_answer
 
-
 # The model's own token rows, right after the text vocabulary; the item codes follow them.
 MARKERS = ("<image>", "<|endofchunk|>", "<|item|>", "<|answer|>")
 IMAGE, END_OF_CHUNK, ITEM, ANSWER = MARKERS
@@ -38,9 +37,7 @@ class Tokens:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def add(
-        self, ids: Sequence[int], role: int = NO_ROLE, behaviors: tuple[int, int, int] = NO_BEHAVIOR
-    ) -> "Tokens":
+    def add(self, ids: Sequence[int], role: int = NO_ROLE, behaviors: tuple[int, int, int] = NO_BEHAVIOR) -> "Tokens":
         """Append tokens that share a role and behaviours."""
         self.ids += ids
         self.roles += [role] * len(ids)
@@ -117,6 +114,7 @@ class ChunkFormat:
 
     def text(self, text: str) -> list[int]:
         """Token ids of a text; what looks like a special token in it is text like any other."""
+        text = text.encode("utf-8", "replace").decode("utf-8")  # half an emoji, from a text cut elsewhere, is no text
         return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
     def item_text(self, attributes: dict[str, Any]) -> list[int]:
@@ -144,10 +142,9 @@ class ChunkFormat:
         code = Tokens().add(self.code(event.code), role, self._behaviors(event, task))
         if not full:
             return code
-        if event.image is None:
-            content = Tokens()
-        else:
-            content = Tokens(images=[event.image]).add(self.marker(IMAGE))
+        content = Tokens()
+        if event.image is not None:
+            content.add(self.marker(IMAGE)).images.append(event.image)
         content.add(event.text_ids)
         if task.shows:
             content.extend(self._answer(event, task, labelled=labelled, ask=ask))
@@ -186,5 +183,3 @@ class ChunkFormat:
         if event.behavior is not None:
             kind = FIRST_KIND + self.behavior_kinds.index(event.behavior)
         return rating, kind, gap
-
-

@@ -1,7 +1,8 @@
 """The pipelines: `pipeline("unimp-recommend", model=FOLDER_OR_ID, trust_remote_code=True)` and its sisters."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,19 +24,49 @@ class UniMPPipeline(Pipeline):
     _load_feature_extractor = False
 
     task_name: str
+    parameters: tuple[str, ...] = ()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        rows, items = self.model.config.num_items, len(self.processor.catalog or ())
+        if self.processor is None:
+            raise ValueError("`processor` is needed: give the `UniMPProcessor` that was saved with the `model`.")
+        self._check_match()
+        self.model.eval()
+
+    def _check_match(self) -> None:
+        """Refuse a model and a processor that were not made for each other: the answers would be nonsense."""
+        config, processor = self.model.config, self.processor
+        rows, items = config.num_items, len(processor.catalog or ())
         if rows != items:
             raise ValueError(
                 f"`model` has {rows} item codes, but the `processor`'s catalogue has {items} items: call "
                 "`processor.index_catalog(model)` after adding items."
             )
+        if not items:
+            raise ValueError("`processor.catalog` is not set: an answer needs items, see `Catalog.from_items`.")
+        if config.text_config.vocab_size != processor.text_vocab_size:
+            raise ValueError(
+                f"`model` has a text vocabulary of {config.text_config.vocab_size} tokens, but the `processor` was "
+                f"made for one of {processor.text_vocab_size} (`text_vocab_size`): load both from the same folder."
+            )
+        if config.num_behaviors < processor.num_behaviors:
+            raise ValueError(
+                f"`model` has {config.num_behaviors} behaviours (`num_behaviors`), but the `processor` writes "
+                f"{processor.num_behaviors}: load both from the same folder."
+            )
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
-        """Answer one request (a dictionary) or a list of them."""
+        """Answer one request (a dictionary), a list of them, or an iterator of them (one answer after the other)."""
+        if isinstance(inputs, tuple):
+            inputs = list(inputs)
+        elif isinstance(inputs, Iterator):
+            inputs = (sample for sample in inputs)  # a generator, which transformers reads as it goes
         return [] if isinstance(inputs, list) and not inputs else super().__call__(inputs, **kwargs)
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+        """Write model and processor, catalogue included, so that every UniMP pipeline can be made of the folder."""
+        self.model.save_pretrained(save_directory, **kwargs)
+        self.processor.save_pretrained(save_directory)
 
     def get_iterator(
         self,
@@ -47,6 +78,8 @@ class UniMPPipeline(Pipeline):
         postprocess_params: dict[str, Any],
     ) -> Iterator[Any]:
         """One answer a request, `batch_size` requests at a time: they share the pictures they have in common."""
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"`batch_size` must be a whole number of at least 1, got {batch_size!r}.")
         requests = iter(inputs)
         while samples := list(islice(requests, batch_size)):
             model_inputs = self.preprocess(samples, **preprocess_params)
@@ -58,7 +91,10 @@ class UniMPPipeline(Pipeline):
 
     def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         if kwargs:
-            raise ValueError(f"`{next(iter(kwargs))}` is not a parameter of {type(self).__name__}.")
+            allowed = ", ".join(f"`{name}`" for name in (*self.parameters, "batch_size"))
+            raise ValueError(
+                f"`{next(iter(kwargs))}` is not a parameter of unimp-{self.task_name}: there are {allowed}."
+            )
         return {}, {}, {}
 
     def preprocess(self, samples: Iterable[dict[str, Any]]) -> dict[str, Any]:
@@ -80,21 +116,29 @@ class UniMPRecommendPipeline(UniMPPipeline):
     """
 
     task_name = "recommend"
+    parameters = ("top_k", "exclude_seen")
+    exclude_seen = True
 
-    def _sanitize_parameters(self, top_k: int = 10, exclude_seen: bool = True, **kwargs: Any) -> tuple[dict, dict, dict]:
+    def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict, dict, dict]:
+        given = {name: kwargs.pop(name) for name in self.parameters if name in kwargs}
         super()._sanitize_parameters(**kwargs)
-        return {}, {"top_k": top_k, "exclude_seen": exclude_seen}, {}
+        top_k = given.get("top_k", 1)
+        if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
+            raise ValueError(f"`top_k` must be a whole number of at least 1, got {top_k!r}.")
+        return {}, given, {}  # only what was given: it joins what the pipeline was made with
 
-    def _forward(self, inputs: dict[str, Any], top_k: int, exclude_seen: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    def _forward(
+        self, inputs: dict[str, Any], top_k: int = 10, exclude_seen: bool | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         exclude = ~torch.tensor(self.processor.catalog.available).repeat(len(inputs["samples"]), 1)
-        if exclude_seen:
+        if self.exclude_seen if exclude_seen is None else exclude_seen:
             for row, sample in zip(exclude, inputs["samples"], strict=True):
                 row[self._seen(sample)] = True
         return self.model.rank_items(top_k=top_k, exclude=exclude.to(self.device), **inputs["model_inputs"])
 
     def _seen(self, sample: dict[str, Any]) -> list[int]:
         catalog = self.processor.catalog
-        entries = (entry.get(Columns.ITEM_ID) if isinstance(entry, dict) else entry for entry in sample["history"])
+        entries = (entry.get(Columns.ITEM_ID) if isinstance(entry, Mapping) else entry for entry in sample["history"])
         return [catalog.position(item_id) for item_id in entries if item_id in catalog]
 
     def postprocess(self, ranked: tuple[torch.Tensor, torch.Tensor]) -> list[list[dict[str, Any]]]:
@@ -118,9 +162,7 @@ class UniMPSearchPipeline(UniMPRecommendPipeline):
     """
 
     task_name = "search"
-
-    def _sanitize_parameters(self, top_k: int = 10, exclude_seen: bool = False, **kwargs: Any) -> tuple[dict, dict, dict]:
-        return super()._sanitize_parameters(top_k=top_k, exclude_seen=exclude_seen, **kwargs)
+    exclude_seen = False
 
 
 class UniMPRatePipeline(UniMPPipeline):
@@ -163,7 +205,7 @@ class UniMPExplainPipeline(UniMPRatePipeline):
 class UniMPSelectPipeline(UniMPPipeline):
     """
     `{"history": [...], "candidates": [item ids]}` to those the person will choose, `[{"item_id", "item"}, ...]`: at
-    least one, in the order the model names them.
+    least one, in the order the model names them. Who names a removed item as a candidate may get it.
     """
 
     task_name = "select"
@@ -175,13 +217,13 @@ class UniMPSelectPipeline(UniMPPipeline):
 
     def preprocess(self, samples: Iterable[dict[str, Any]]) -> dict[str, Any]:
         """Requests to tensors; candidates must have a code to be chosen by."""
-        inputs = super().preprocess(samples)
-        catalog = self.processor.catalog
-        for sample in inputs["samples"]:
-            for entry in sample["candidates"]:
-                if not isinstance(entry, str) or entry not in catalog:
-                    raise ValueError(f"`candidates` must be item ids of the catalogue, got {entry!r}.")
-        return inputs
+        samples = list(samples)
+        for sample in samples:
+            candidates = sample.get("candidates") if isinstance(sample, Mapping) else None
+            for entry in candidates if isinstance(candidates, list | tuple) else ():  # the processor refuses the rest
+                if entry not in self.processor.catalog:
+                    raise ValueError(f"`candidates` must be item ids of the catalogue, got {entry!r:.80}.")
+        return super().preprocess(samples)
 
     def postprocess(self, chosen: list[list[int]]) -> list[list[dict[str, Any]]]:
         """Codes to items."""

@@ -1,7 +1,10 @@
 """Processor of UniMP: histories and requests to tensors, answers back to items and text."""
 
+import datetime
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import numbers
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +13,46 @@ from PIL import Image
 from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 from transformers.utils import cached_file, logging
 
-from .catalog_unimp import Catalog, flatten_value
+from .catalog_unimp import AVAILABLE, Catalog, flatten_value, image_source, is_missing
 from .chunks_unimp import END_OF_CHUNK, FIRST_KIND, ITEM, ITEM_ROLE, NO_BEHAVIOR, NO_ROLE, ChunkFormat, Event, Tokens
 from .columns_unimp import Columns
-from .images_unimp import load_image
-from .pipelines_unimp import UniMPPipeline  # so that the pipelines travel with a checkpoint
-from .tasks_unimp import Task, get_task, read_answer
-
+from .images_unimp import ImageError, load_image
+from .pipelines_unimp import UniMPPipeline  # noqa: F401 - so that the pipelines travel with a checkpoint
+from .tasks_unimp import (
+    ANSWER_KEY,
+    CANDIDATES,
+    HISTORY,
+    INSTRUCTION,
+    ITEM_TO_RATE,
+    Task,
+    check_request,
+    get_task,
+    is_list,
+    read_answer,
+)
 
 logger = logging.get_logger(__name__)
 
 CATALOG_FILE = "catalog.parquet"
-HISTORY = "history"
-ITEM_KEY = "item"
-CANDIDATES = "candidates"
-ANSWER_KEY = "answer"
-INSTRUCTION = "instruction"
-
 EVENT_KEYS = (Columns.TIMESTAMP, Columns.RATING, Columns.EXPLANATION, Columns.QUERY, Columns.BEHAVIOR)
+NO_ATTRIBUTES = (Columns.ITEM_ID, Columns.IMAGE, AVAILABLE, *EVENT_KEYS)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """
+    An item of a request, checked but not read.
+
+    Attributes:
+        position: the item's code; `None` for a never-seen item.
+        attributes, image: what is known of a never-seen item.
+        event: what the person did with it, as arguments of [`Event`].
+    """
+
+    position: int | None
+    attributes: Mapping[str, Any]
+    image: Any
+    event: Mapping[str, Any]
 
 
 class _Batch:
@@ -35,8 +60,9 @@ class _Batch:
 
     def __init__(self) -> None:
         self.images: list[Image.Image | int] = []  # a picture, or the code of the catalogue item it belongs to
-        self.new_items: list[tuple[list[int], int | None]] = []
-        self._numbers: dict[int, int] = {}
+        self.new_items: list[tuple[Sequence[int], int | None]] = []
+        self._numbers: dict[Hashable, int] = {}
+        self._sources: list[Any] = []  # kept alive, as a picture is told from another by its identity
 
     def catalog_image(self, position: int) -> int:
         if position not in self._numbers:
@@ -44,13 +70,30 @@ class _Batch:
             self.images.append(position)
         return self._numbers[position]
 
-    def new_image(self, image: Image.Image) -> int:
-        self.images.append(image)
-        return len(self.images) - 1
+    def new_image(self, source: Any) -> int:
+        key = _picture_key(source)
+        if key not in self._numbers:
+            try:
+                image = load_image(source)
+            except ImageError as error:
+                raise ImageError(f"`{Columns.IMAGE}` of a never-seen item: {error}") from error
+            self._numbers[key] = len(self.images)
+            self._sources.append(source)
+            self.images.append(image)
+        return self._numbers[key]
 
-    def new_item(self, text_ids: list[int], image: int | None) -> int:
+    def new_item(self, text_ids: Sequence[int], image: int | None) -> int:
         self.new_items.append((text_ids, image))
         return len(self.new_items) - 1
+
+
+def _picture_key(source: Any) -> Hashable:
+    """Equal for what is the same picture; never an item code."""
+    if isinstance(source, Mapping):
+        source = source.get("bytes") or source.get("path")
+    if isinstance(source, str | Path | bytes):
+        return type(source).__name__, str(source) if isinstance(source, Path) else source
+    return "object", id(source)
 
 
 class UniMPProcessor(ProcessorMixin):
@@ -60,7 +103,7 @@ class UniMPProcessor(ProcessorMixin):
     A request (sample) is a dictionary: `history`, a list of item ids of the catalogue or dictionaries; an entry's
     dictionary has an `item_id` and what is known of the event (`rating`, `explanation`, `behavior`, `timestamp`), or
     describes an item the catalogue does not have (`{"image": ..., "title": ..., any attribute: ...}`). Beside it
-    `query` (search), `item` (rate, explain: an entry) or `candidates` (select: item ids), and optionally `instruction`.
+    `query` (search), `item` (rate, explain: an entry) or `candidates` (select: item ids); optionally `instruction`.
 
     Args:
         image_processor: of the vision encoder.
@@ -90,6 +133,11 @@ class UniMPProcessor(ProcessorMixin):
         if tokenizer.eos_token_id is None:
             raise ValueError("`tokenizer` needs an end-of-sequence token: set `tokenizer.eos_token`.")
         self.text_vocab_size = len(tokenizer) if text_vocab_size is None else text_vocab_size
+        if len(tokenizer) > self.text_vocab_size:  # its last tokens would be taken for markers and item codes
+            raise ValueError(
+                f"`text_vocab_size` is {self.text_vocab_size}, but the `tokenizer` has {len(tokenizer)} tokens: give "
+                "the size of the decoder's embeddings, and resize those first if they are too few."
+            )
         self.order = order
         self.full_chunks = full_chunks
         self.max_length = max_length
@@ -97,8 +145,41 @@ class UniMPProcessor(ProcessorMixin):
         self.behavior_kinds = list(behavior_kinds)
         self.max_words = max_words
         self.item_text_length = item_text_length
-        self.catalog: Catalog | None = None
-        self._item_text: dict[int, list[int]] = {}
+        self.catalog = None
+        self._check_settings()
+
+    def _check_settings(self) -> None:
+        """Refuse settings that cannot work, here and not at the first request."""
+        for name, minimum in (("max_length", 1), ("max_words", 1), ("item_text_length", 1), ("full_chunks", 0)):
+            value = getattr(self, name)
+            if not (isinstance(value, int) and value >= minimum) and not (name == "full_chunks" and value is None):
+                raise ValueError(f"`{name}` must be a whole number of at least {minimum}, got {value!r}.")
+        if len(self.rating_range) != 2 or not self.rating_range[0] <= self.rating_range[1]:
+            raise ValueError(f"`rating_range` must be the lowest and the highest rating, got {self.rating_range}.")
+        _ = self.format  # checks `order`
+
+    @property
+    def catalog(self) -> Catalog | None:
+        """The items that answers may name; set it, or load it with the processor."""
+        return self._catalog
+
+    @catalog.setter
+    def catalog(self, catalog: Catalog | None) -> None:
+        if (
+            catalog is not None and type(catalog).__name__ != Catalog.__name__
+        ):  # of another copy of this file it is fine
+            raise ValueError(
+                f"`catalog` must be a Catalog, got {type(catalog).__name__}: see `Catalog.from_items`, `Catalog.load`."
+            )
+        self._catalog = catalog
+        self._item_text = _Remembered()
+
+    def _require_catalog(self) -> Catalog:
+        if self._catalog is None:
+            raise ValueError(
+                "`processor.catalog` is not set: give the processor a catalogue, see `Catalog.from_items`."
+            )
+        return self._catalog
 
     @property
     def format(self) -> ChunkFormat:
@@ -115,11 +196,15 @@ class UniMPProcessor(ProcessorMixin):
 
     # Saving and loading
 
-    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> list[str]:
-        """Write the processor and its catalogue."""
-        files = super().save_pretrained(save_directory, **kwargs)
+    def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> list[str]:
+        """Write the processor and its catalogue; with `push_to_hub`, upload both."""
+        files = super().save_pretrained(save_directory)
         if self.catalog is not None:
-            self.catalog.save(Path(save_directory, CATALOG_FILE))
+            path = Path(save_directory, CATALOG_FILE)
+            self.catalog.save(path)
+            files.append(str(path))
+        if push_to_hub:  # not before the catalogue is written
+            self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
         return files
 
     @classmethod
@@ -140,10 +225,12 @@ class UniMPProcessor(ProcessorMixin):
     def item_text_ids(self, position: int) -> list[int]:
         """Token ids of a catalogue item's attributes, remembered."""
         if position not in self._item_text:
-            self._item_text[position] = self.format.item_text(self.catalog.attributes(position))
+            self._item_text[position] = self.format.item_text(self._require_catalog().attributes(position))
         return self._item_text[position]
 
-    def index_catalog(self, model: PreTrainedModel, features: torch.Tensor | None = None, batch_size: int = 64) -> None:
+    def index_catalog(
+        self, model: PreTrainedModel, features: torch.Tensor | None = None, batch_size: int = 64
+    ) -> None:
         """
         Give `model` a code row for every catalogue item that it does not have one for.
 
@@ -153,7 +240,16 @@ class UniMPProcessor(ProcessorMixin):
                 items by any encoder.
             batch_size (`int`): pictures encoded at once.
         """
-        positions = range(model.config.num_items, len(self.catalog))
+        positions = range(model.config.num_items, len(self._require_catalog()))
+        if model.config.num_items > len(self.catalog):
+            raise ValueError(
+                f"`model` has {model.config.num_items} item codes, but the catalogue only {len(self.catalog)} items: "
+                "it was made for another catalogue."
+            )
+        if features is not None and len(features) != len(positions):
+            raise ValueError(
+                f"`features` must have a row for each of {len(positions)} new items, got {len(features)}."
+            )
         if not positions:
             return
         text_ids = torch.full((len(positions), self.item_text_length), -1)
@@ -171,7 +267,9 @@ class UniMPProcessor(ProcessorMixin):
         item has no picture. The encoder is frozen: what it says of a picture now, it will say in every step to come.
         """
         features = None
-        for batch, states in self._encode_pictures(model, range(len(self.catalog)), batch_size, lambda states: states):
+        for batch, states in self._encode_pictures(
+            model, range(len(self._require_catalog())), batch_size, lambda x: x
+        ):
             if features is None:
                 features = states.new_zeros(len(self.catalog), *states.shape[1:])
             features[torch.tensor(batch)] = states
@@ -205,13 +303,11 @@ class UniMPProcessor(ProcessorMixin):
 
         Returns:
             `BatchFeature`: left-padded `input_ids`, `attention_mask` (`[batch, tokens]`), `behavior_ids`
-            (`[batch, tokens, 3]`), the distinct pictures and `image_index` (`[batch, images]`) where there are any, and
-            never-seen items where there are any.
+            (`[batch, tokens, 3]`), the distinct pictures and `image_index` (`[batch, images]`) and never-seen
+            items where there are any.
         """
-        samples = [samples] if isinstance(samples, Mapping) else list(samples)
-        if not samples:
-            raise ValueError("`samples` must not be empty.")
-        tasks = [task] * len(samples) if isinstance(task, str) else list(task)
+        samples, tasks = _match(samples, task)
+        self._require_catalog()
         batch, chunk_format = _Batch(), self.format
         rows = [
             self._encode(sample, get_task(name), training, batch, chunk_format)
@@ -224,102 +320,160 @@ class UniMPProcessor(ProcessorMixin):
     def _encode(
         self, sample: Mapping[str, Any], task: Task, training: bool, batch: _Batch, chunk_format: ChunkFormat
     ) -> Tokens:
-        _check_sample(sample, task)
+        check_request(sample, task)
         instruction = sample.get(INSTRUCTION) or task.instructions[0]
         prompt = Tokens().add(chunk_format.text(instruction)).add(chunk_format.marker(END_OF_CHUNK))
-        ending = self._ending(sample, task, training, batch, chunk_format)
-        room = self.max_length - len(prompt) - len(ending)
+        # All of them are checked, shown or not: a mistake is told wherever it is.
+        history = self._entries(sample[HISTORY], HISTORY, chunk_format)
+        ending, num_asked = self._ending(sample, task, training, batch, chunk_format)
+        # The answer is not counted: the same history is shown when it is trained on and when it is asked for.
+        room = self.max_length - len(prompt) - num_asked
         if room < 0:
             raise ValueError(
-                f"`max_length` is {self.max_length} tokens, but the request alone takes {len(prompt) + len(ending)}: "
+                f"`max_length` is {self.max_length} tokens, but the request alone takes {len(prompt) + num_asked}: "
                 "raise `max_length`, or shorten `item_text_length` or the number of candidates."
             )
-        history = self._events(sample[HISTORY], batch, chunk_format)
-        history = history[-task.max_history :] if task.max_history else history
         labelled = training and task.reconstructs
+        for chunk in self._history(history, task, labelled, room, batch, chunk_format):
+            prompt.extend(chunk)
+        return prompt.extend(ending)
+
+    def _history(
+        self,
+        entries: list[_Entry],
+        task: Task,
+        labelled: bool,
+        room: int,
+        batch: _Batch,
+        chunk_format: ChunkFormat,
+    ) -> Iterable[Tokens]:
+        """The most recent chunks that fit into `room`, oldest first. What is older than these is not looked up."""
         chunks: list[Tokens] = []
-        for age, event in enumerate(reversed(history)):
+        for age, entry in enumerate(reversed(entries[-task.max_history :] if task.max_history else entries)):
             full = task.full_history or self.full_chunks is None or age < self.full_chunks
-            is_new = event.code >= len(self.catalog)  # has no code to predict
-            chunk = chunk_format.chunk(event, task, full=full, labelled=labelled and not (is_new and not task.shows))
+            is_new = entry.position is None  # has no code to predict
+            event = self._event(entry, full, batch, chunk_format)
+            chunk = chunk_format.chunk(
+                event, task, full=full, labelled=labelled and not (is_new and task.answer == "item")
+            )
             if len(chunk) > room:
                 break  # this chunk and everything older is left out; never half a chunk
             room -= len(chunk)
             chunks.append(chunk)
-        for chunk in reversed(chunks):
-            prompt.extend(chunk)
-        return prompt.extend(ending)
+        return reversed(chunks)
 
     def _ending(
         self, sample: Mapping[str, Any], task: Task, training: bool, batch: _Batch, chunk_format: ChunkFormat
-    ) -> Tokens:
-        """What follows the history: what is asked, and in training the answer."""
+    ) -> tuple[Tokens, int]:
+        """What follows the history: what is asked (so many tokens), and in training the answer."""
         if task.answer == "text":
-            event = self._events([sample[ITEM_KEY]], batch, chunk_format)[0]
-            return chunk_format.chunk(event, task, full=True, labelled=training, ask=not training)
-        ending = Tokens()
+            return self._text_ending(sample, task, training, batch, chunk_format)
+        ending, candidates = Tokens(), []
         if task.asks == Columns.QUERY:
             ending.add(chunk_format.text(f"query: {flatten_value(sample[Columns.QUERY], self.max_words)}"))
         elif task.asks == CANDIDATES:
+            candidates = self._entries(sample[CANDIDATES], CANDIDATES, chunk_format)
             ending.add(chunk_format.text("candidates:"))
-            for event in self._events(sample[CANDIDATES], batch, chunk_format):
+            for entry in candidates:
+                event = self._event(entry, True, batch, chunk_format)
                 ending.extend(chunk_format.chunk(event, task, full=True, labelled=False))
         if task.asks or self.order == "code_last":
             ending.add(chunk_format.marker(ITEM))
+        num_asked = len(ending)
         if training:
-            answer = sample[ANSWER_KEY]
-            for item_id in [answer] if isinstance(answer, str) else answer:
-                ending.add(chunk_format.code(self._position(item_id)), ITEM_ROLE)
+            for code in self._answers(sample, task, candidates):
+                ending.add(chunk_format.code(code), ITEM_ROLE)
             if task.asks == CANDIDATES:
                 ending.add(chunk_format.marker(END_OF_CHUNK), ITEM_ROLE)
-        return ending
+        return ending, num_asked
 
-    def _position(self, item_id: Any) -> int:
-        if not isinstance(item_id, str) or item_id not in self.catalog:
+    def _text_ending(
+        self, sample: Mapping[str, Any], task: Task, training: bool, batch: _Batch, chunk_format: ChunkFormat
+    ) -> tuple[Tokens, int]:
+        """The chunk of the item in question, up to where the answer begins; in training with it."""
+        entry = self._entries([sample[ITEM_TO_RATE]], ITEM_TO_RATE, chunk_format)[0]
+        event = self._event(entry, True, batch, chunk_format)
+        asked = chunk_format.chunk(event, task, full=True, labelled=False, ask=True)
+        if not training:
+            return asked, len(asked)
+        if event.rating is None:
+            raise ValueError(f"`{ITEM_TO_RATE}` needs a `{Columns.RATING}` to train {task.name} with, got none.")
+        return chunk_format.chunk(event, task, full=True, labelled=True), len(asked)
+
+    def _answers(self, sample: Mapping[str, Any], task: Task, candidates: list[_Entry]) -> list[int]:
+        """Codes of the item answer to train with."""
+        answer = sample.get(ANSWER_KEY)
+        if task.asks != CANDIDATES:
+            if not isinstance(answer, str):
+                raise ValueError(f"`{ANSWER_KEY}` must be an item id to train {task.name} with, got {answer!r:.80}.")
+            return [self._position(answer, ANSWER_KEY)]
+        if not is_list(answer) or not len(answer):
+            raise ValueError(f"`{ANSWER_KEY}` must list the chosen candidates to train with, got {answer!r:.80}.")
+        codes = [self._position(item_id, ANSWER_KEY) for item_id in answer]
+        if not set(codes) <= {entry.position for entry in candidates} or len(set(codes)) < len(codes):
+            raise ValueError(f"`{ANSWER_KEY}` must be among the `{CANDIDATES}`, each once, got {answer!r:.80}.")
+        return codes
+
+    def _position(self, item_id: Any, where: str = HISTORY) -> int:
+        if item_id not in self._require_catalog():
             raise ValueError(
-                f"`item_id` must be one of the catalogue's {len(self.catalog)} item ids (`processor.catalog.item_ids`), "
-                f"got {item_id!r}. Describe an item that is not in it as a dictionary of its attributes and `image`."
+                f"`item_id` must be one of the catalogue's {len(self.catalog)} item ids "
+                f"(`processor.catalog.item_ids`), got {item_id!r:.80} in `{where}`. Describe an item that is not "
+                "in it as a dictionary of its attributes and `image`."
             )
         return self.catalog.position(item_id)
 
-    def _events(self, entries: Any, batch: _Batch, chunk_format: ChunkFormat) -> list[Event]:
-        if isinstance(entries, str | Mapping) or not isinstance(entries, Iterable):
-            raise ValueError(f"`{HISTORY}` and `{CANDIDATES}` must be lists of items, got {entries!r:.80}.")
-        events, before = [], None
+    def _entries(self, entries: Any, name: str, chunk_format: ChunkFormat) -> list[_Entry]:
+        """Check the items of a request, in the order of time."""
+        if not is_list(entries):
+            raise ValueError(f"`{name}` must be a list of items, got {entries!r:.80}.")
+        checked, before = [], None
         for entry in entries:
-            entry = {Columns.ITEM_ID: entry} if not isinstance(entry, Mapping) else entry
-            time = entry.get(Columns.TIMESTAMP)
-            gap = None if time is None or before is None else float(time) - float(before)
-            before = time if time is not None else before
-            events.append(self._event(entry, gap, batch, chunk_format))
-        return events
+            entry = entry if isinstance(entry, Mapping) else {Columns.ITEM_ID: entry}
+            time = _seconds(entry.get(Columns.TIMESTAMP))
+            gap = None if time is None or before is None else time - before
+            before = before if time is None else time
+            checked.append(self._entry(entry, name, gap, chunk_format))
+        return checked
 
-    def _event(self, entry: Mapping[str, Any], gap: float | None, batch: _Batch, chunk_format: ChunkFormat) -> Event:
+    def _entry(self, entry: Mapping[str, Any], where: str, gap: float | None, chunk_format: ChunkFormat) -> _Entry:
         item_id = entry.get(Columns.ITEM_ID)
-        attributes = {
-            key: value for key, value in entry.items() if key not in (Columns.ITEM_ID, Columns.IMAGE, *EVENT_KEYS)
-        }
-        known = isinstance(item_id, str) and item_id in self.catalog
-        if known or not (attributes or entry.get(Columns.IMAGE) is not None):
-            code = self._position(item_id)
+        event = self._what_happened(entry, chunk_format) | {"gap": gap}
+        if item_id in self.catalog:
+            return _Entry(self.catalog.position(item_id), {}, None, event)
+        names = dict.fromkeys((*self.catalog.attribute_names, *entry))  # in the order that the catalogue's texts have
+        attributes = {name: entry[name] for name in names if name in entry and name not in NO_ATTRIBUTES}
+        attributes = {name: value for name, value in attributes.items() if flatten_value(value)}
+        image = image_source(entry.get(Columns.IMAGE))
+        if not attributes and image is None:
+            self._position(item_id, where)  # neither known nor described
+        return _Entry(None, attributes, image, event)
+
+    def _event(self, entry: _Entry, full: bool, batch: _Batch, chunk_format: ChunkFormat) -> Event:
+        """Look up what a chunk shows: of a code alone, nothing."""
+        code, text_ids, image = entry.position, (), None
+        if code is None:
+            image = None if entry.image is None else batch.new_image(entry.image)
+            text_ids = chunk_format.item_text(entry.attributes)
+            code = len(self.catalog) + batch.new_item(text_ids, image)
+        elif full:
             text_ids = self.item_text_ids(code)
             image = batch.catalog_image(code) if self.catalog.has_image(code) else None
-        else:
-            source = entry.get(Columns.IMAGE)
-            image = None if source is None else batch.new_image(load_image(source))
-            text_ids = chunk_format.item_text(attributes)
-            code = len(self.catalog) + batch.new_item(text_ids, image)
-        return Event(code, text_ids, image, gap=gap, **self._what_happened(entry, chunk_format))
+        return Event(code, text_ids, image, **entry.event)
 
     def _what_happened(self, entry: Mapping[str, Any], chunk_format: ChunkFormat) -> dict[str, Any]:
-        rating = entry.get(Columns.RATING)
+        rating, behavior = (
+            None if is_missing(entry.get(column)) else entry[column] for column in (Columns.RATING, Columns.BEHAVIOR)
+        )
         if rating is not None:
-            if not isinstance(rating, int | float) or not (math.isnan(rating) or chunk_format.valid_rating(rating)):
-                raise ValueError(f"`rating` must be a number within {self.rating_range} or missing, got {rating!r}.")
-            rating = None if math.isnan(rating) else float(rating)
-        behavior = entry.get(Columns.BEHAVIOR)
-        if behavior is not None and behavior not in self.behavior_kinds:
-            raise ValueError(f"`behavior` must be one of {self.behavior_kinds} or missing, got {behavior!r}.")
+            is_number = isinstance(rating, numbers.Real) and not isinstance(rating, bool)
+            if not is_number or not chunk_format.valid_rating(rating):
+                raise ValueError(
+                    f"`rating` must be a number within {self.rating_range} or missing, got {rating!r:.80}."
+                )
+            rating = float(rating)
+        if behavior is not None and (not isinstance(behavior, str) or behavior not in self.behavior_kinds):
+            raise ValueError(f"`behavior` must be one of {self.behavior_kinds} or missing, got {behavior!r:.80}.")
         explanation = flatten_value(entry.get(Columns.EXPLANATION), self.max_words) or None
         return {"rating": rating, "explanation": explanation, "behavior": behavior}
 
@@ -329,7 +483,9 @@ class UniMPProcessor(ProcessorMixin):
         length = max(map(len, rows))
         # Left: the next token of every row is then the last column's.
         pads = [length - len(row) for row in rows]
-        pad_id = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
+        pad_id = (
+            self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
+        )
 
         def padded(name: str, value: Any) -> torch.Tensor:
             return torch.tensor([[value] * pad + getattr(row, name) for pad, row in zip(pads, rows, strict=True)])
@@ -349,6 +505,12 @@ class UniMPProcessor(ProcessorMixin):
         most = max(1, *(len(row.images) for row in rows))
         index = torch.tensor([row.images + [-1] * (most - len(row.images)) for row in rows])
         if catalog_features is not None:
+            if len(catalog_features) != len(self.catalog) or not all(isinstance(image, int) for image in batch.images):
+                raise ValueError(
+                    f"`catalog_features` has {len(catalog_features)} rows and can stand in for the pictures of a "
+                    "catalogue of that many items only: encode the catalogue again after adding items, and leave it "
+                    "out for a batch with pictures of never-seen items."
+                )
             return {"image_features": catalog_features[torch.tensor(batch.images)], "image_index": index}
         pictures = [self.catalog.image(image) if isinstance(image, int) else image for image in batch.images]
         return {"pixel_values": self._pixel_values(pictures), "image_index": index}
@@ -384,19 +546,33 @@ class UniMPProcessor(ProcessorMixin):
         return FIRST_KIND + len(self.behavior_kinds)
 
 
-def _check_sample(sample: Any, task: Task) -> None:
-    if not isinstance(sample, Mapping):
-        raise ValueError(f"A sample must be a dictionary with `{HISTORY}`, got {type(sample).__name__}.")
-    allowed = [HISTORY, INSTRUCTION, ANSWER_KEY, *([task.asks] if task.asks else [])]
-    if unknown := set(sample) - set(allowed):
-        raise ValueError(f"`{sorted(unknown)[0]}` is not part of a {task.name} request: it may have {allowed}.")
-    for key in (HISTORY, task.asks):
-        if key and (key not in sample or sample[key] is None):
-            raise ValueError(f"A {task.name} request needs `{key}`, got only {sorted(sample)}.")
-    if task.asks == Columns.QUERY and not flatten_value(sample[Columns.QUERY]):
-        raise ValueError(f"`{Columns.QUERY}` must not be empty: say what to search for, or use recommend.")
-    if task.asks == CANDIDATES and not sample[CANDIDATES]:
-        raise ValueError(f"`{CANDIDATES}` must not be empty.")
+class _Remembered(dict):
+    """What can be computed again, and so is never copied: a processor copies itself to be written as JSON."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Remembered":
+        return _Remembered()
+
+
+def _match(samples: Any, task: Any) -> tuple[list[Any], list[Any]]:
+    """Samples and the task of each."""
+    samples = [samples] if isinstance(samples, Mapping) else samples
+    if not is_list(samples) or not len(samples):
+        raise ValueError(f"`samples` must be a request (a dictionary) or a list of them, got {samples!r:.80}.")
+    tasks = list(task) if is_list(task) else [task] * len(samples)
+    if len(tasks) != len(samples):
+        raise ValueError(f"`task` must be one name, or one for each of {len(samples)} samples, got {len(tasks)}.")
+    return list(samples), tasks
+
+
+def _seconds(time: Any) -> float | None:
+    """A timestamp as seconds since 1970; UTC where a moment does not name its zone."""
+    if is_missing(time):
+        return None
+    if isinstance(time, datetime.datetime):
+        return (time if time.tzinfo else time.replace(tzinfo=datetime.UTC)).timestamp()
+    if not isinstance(time, numbers.Real) or isinstance(time, bool) or not math.isfinite(time):
+        raise ValueError(f"`{Columns.TIMESTAMP}` must be seconds since 1970, a datetime or missing, got {time!r:.80}.")
+    return float(time)
 
 
 UniMPProcessor.register_for_auto_class("AutoProcessor")

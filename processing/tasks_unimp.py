@@ -1,11 +1,17 @@
-"""The requests a model answers. One small object a task: adding a seventh touches this file (and gives it a pipeline)."""
+"""The requests a model answers, one small object a task: a seventh touches this file (and gets a pipeline)."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
+
+from .catalog_unimp import flatten_value
 from .columns_unimp import Columns
+
+# Keys of a request, beside `query`.
+HISTORY, ITEM_TO_RATE, CANDIDATES, ANSWER_KEY, INSTRUCTION = "history", "item", "candidates", "answer", "instruction"
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ TASKS: dict[str, Task] = {
             ),
             held_out_instruction="Say how this person will rate the last item.",
             answer="text",
-            asks="item",
+            asks=ITEM_TO_RATE,
             shows=(Columns.RATING,),
             max_history=4,
         ),
@@ -88,7 +94,7 @@ TASKS: dict[str, Task] = {
             ),
             held_out_instruction="Explain how this person will rate the last item.",
             answer="text",
-            asks="item",
+            asks=ITEM_TO_RATE,
             shows=(Columns.RATING, Columns.EXPLANATION),
             max_history=4,
         ),
@@ -102,7 +108,7 @@ TASKS: dict[str, Task] = {
             ),
             held_out_instruction="Say which candidates this person will take.",
             answer="item",
-            asks="candidates",
+            asks=CANDIDATES,
             max_history=4,
             reconstructs=False,
         ),
@@ -112,9 +118,32 @@ TASKS: dict[str, Task] = {
 
 def get_task(name: str) -> Task:
     """Raises `ValueError` for an unknown task."""
-    if name not in TASKS:
+    if not isinstance(name, str) or name not in TASKS:
         raise ValueError(f"`task` must be one of {', '.join(TASKS)}, got {name!r}.")
     return TASKS[name]
+
+
+def is_list(value: Any) -> bool:
+    """Whether a value is several, in an order, and can be read more than once."""
+    return isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes | bytearray)
+
+
+def check_request(sample: Any, task: Task) -> None:
+    """Raises `ValueError` for a request that lacks what `task` needs, or has what it does not know."""
+    if not isinstance(sample, Mapping):
+        raise ValueError(f"A sample must be a dictionary with `{HISTORY}`, got {type(sample).__name__}.")
+    allowed = [HISTORY, INSTRUCTION, ANSWER_KEY, *([task.asks] if task.asks else [])]
+    if unknown := [key for key in sample if key not in allowed]:
+        raise ValueError(f"`{unknown[0]}` is not part of a {task.name} request: it may have {allowed}.")
+    for key in (HISTORY, task.asks):
+        if key and (key not in sample or sample[key] is None):
+            raise ValueError(f"A {task.name} request needs `{key}`, got only {list(sample)}.")
+    if not isinstance(sample.get(INSTRUCTION, ""), str | None):
+        raise ValueError(f"`{INSTRUCTION}` must be text, got {sample[INSTRUCTION]!r:.80}.")
+    if task.asks == Columns.QUERY and not flatten_value(sample[Columns.QUERY]):
+        raise ValueError(f"`{Columns.QUERY}` must not be empty: say what to search for, or use recommend.")
+    if task.asks == CANDIDATES and not (is_list(sample[CANDIDATES]) and len(sample[CANDIDATES])):
+        raise ValueError(f"`{CANDIDATES}` must be a list of at least one item, got {sample[CANDIDATES]!r:.80}.")
 
 
 def write_answer(rating: float | None, explanation: str | None) -> list[tuple[str, str]]:
