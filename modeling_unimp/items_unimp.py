@@ -6,11 +6,6 @@ from torch import nn
 from .configuration_unimp import UniMPConfig
 
 
-def _unit_rms(states: torch.Tensor) -> torch.Tensor:
-    """Scale each row to a root mean square of 1; a row of zeros (nothing known) stays zero."""
-    return states * torch.rsqrt(states.square().mean(-1, keepdim=True) + 1e-6)
-
-
 class UniMPItemContent(nn.Module):
     """
     What the catalogue's items are: their text and picture, stored with the weights.
@@ -73,11 +68,10 @@ class UniMPItemContent(nn.Module):
         )
         has_image = image_embeddings.any(dim=-1, keepdim=True)
         image = (image_embeddings - self.image_mean) * self.image_scale * has_image
-        return torch.cat([_unit_rms(part).to(text) for part in (text, image, features)], dim=-1)
-
-
-class UniMPContentProjection(nn.Linear):
-    """From an item's content to its row; a class of its own because its weights start smaller than other layers'."""
+        # Of length 1 each (0 where nothing is known): what a projection adds to a row then starts as large as the row's
+        # learned part, and a training step moves it no faster, however wide the content is.
+        parts = (nn.functional.normalize(part.float(), dim=-1).to(text) for part in (text, image, features))
+        return torch.cat(list(parts), dim=-1)
 
 
 class UniMPItemRows(nn.Module):
@@ -98,7 +92,7 @@ class UniMPItemRows(nn.Module):
         self.dropout = config.item_dropout
         self.learned = nn.Parameter(torch.zeros(config.num_items, row_size))
         self.bias = nn.Parameter(torch.zeros(config.num_items)) if is_output else None
-        self.projection = UniMPContentProjection(content_size, row_size, bias=False)
+        self.projection = nn.Linear(content_size, row_size, bias=False)
 
     def add(self, num_items: int, *, trained: bool) -> None:
         """Append rows: random ones to be trained, or ones that are their content alone."""

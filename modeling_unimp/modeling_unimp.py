@@ -32,7 +32,7 @@ from .attention_unimp import (
 )
 from .configuration_unimp import MARKERS, UniMPConfig
 from .decoding_unimp import ItemDecodingMixin
-from .items_unimp import UniMPContentProjection, UniMPItemContent, UniMPItemRows
+from .items_unimp import UniMPItemContent, UniMPItemRows
 from .outputs_unimp import UniMPCausalLMOutput, UniMPModelOutput, UniMPPrefill
 
 # Backbones scale their logits by these; a model that did not would silently answer differently.
@@ -64,9 +64,6 @@ class UniMPPreTrainedModel(PreTrainedModel):
             initialization.normal_(module.learned, std=std)
             if module.bias is not None:
                 initialization.zeros_(module.bias)
-        elif isinstance(module, UniMPContentProjection):
-            # The content has a root mean square of 1 a part: this gives its projection the size of a learned row.
-            initialization.normal_(module.weight, std=std / module.in_features**0.5)
         elif isinstance(module, UniMPItemContent):
             initialization.constant_(module.text_ids, -1)
             for buffer in (module.image_embeddings, module.features, module.image_mean):

@@ -26,7 +26,7 @@ KEYS = ("input_ids", "attention_mask")  # of a prompt without pictures
 
 
 def _unit(row):
-    return row / (row.square().mean() + 1e-6).sqrt()
+    return row / row.norm().clamp(min=1e-12)
 
 
 def _naive_row(model, position):
