@@ -94,7 +94,7 @@ def test_a_catalogue_can_be_learned_by_heart(model):
     labels = torch.full_like(batch["input_ids"], -100)
     labels[:, -1] = batch["input_ids"][:, -1]
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.02)
-    for _ in range(30):
+    for _ in range(80):
         model(**batch, labels=labels).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
