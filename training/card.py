@@ -6,7 +6,6 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedModel
 
-
 METRIC_NAMES = {"hr": "Hit rate", "ndcg": "NDCG", "mrr": "MRR", "rmse": "RMSE", "mae": "MAE", "f1": "F1"}
 
 
@@ -20,15 +19,16 @@ def write_model_card(folder: Path, model: PreTrainedModel, args: Any, metrics: d
         args ([`UniMPTrainingConfig`]): its settings are stated.
         metrics (`dict[str, dict[str, float]]`): by task and metric, on held-out people; may be empty.
     """
+    name = folder.absolute().name
     data = ModelCardData(
         library_name="transformers",
         pipeline_tag="image-text-to-text",
         tags=["unimp", "recommendation", "personalization", "multimodal"],
-        model_name=folder.name,
+        model_name=name,
         eval_results=_results(metrics) or None,
     )
     folder.mkdir(parents=True, exist_ok=True)
-    ModelCard(f"---\n{data.to_yaml()}\n---\n\n{_text(folder.name, model, args, metrics)}").save(folder / "README.md")
+    ModelCard(f"---\n{data.to_yaml()}\n---\n\n{_text(name, model, args, metrics)}").save(folder / "README.md")
 
 
 def _results(metrics: dict[str, dict[str, float]]) -> list[EvalResult]:
@@ -49,7 +49,9 @@ def _results(metrics: dict[str, dict[str, float]]) -> list[EvalResult]:
 def _text(name: str, model: PreTrainedModel, args: Any, metrics: dict[str, dict[str, float]]) -> str:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     config = model.config
-    rows = [f"| {task} | {metric} | {value:.4f} |" for task, values in metrics.items() for metric, value in values.items()]
+    rows = [
+        f"| {task} | {metric} | {value:.4f} |" for task, values in metrics.items() for metric, value in values.items()
+    ]
     table = "\n".join(["| task | metric | value |", "|---|---|---|", *rows]) if rows else "Not evaluated yet."
     return f"""# {name}
 
@@ -70,8 +72,8 @@ recommend({{"history": ["ITEM_ID", "ITEM_ID"]}}, top_k=5)
 
 ## Training
 
-Tasks {", ".join(args.tasks)}; {args.num_passes} passes, learning rate {args.learning_rate:g}, focal gamma {args.focal_gamma:g},
-what trained: `{args.train_policy}`, seed {args.seed}.
+Tasks {", ".join(args.task_rates)}; {args.num_passes} passes, learning rate {args.learning_rate:g}, focal gamma
+{args.focal_gamma:g}, what trained: `{args.train_policy}`, seed {args.seed}.
 
 ## Limits
 

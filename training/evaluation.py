@@ -9,23 +9,35 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
+from torchmetrics.functional.text import bleu_score
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from ..processing import TASKS, Columns, UniMPProcessor
-from .metrics import rating_metrics, ranking_values, selection_metrics, target_ranks
-from .mixture import Event, MixtureSettings, make_sample, read_sequence, usable_targets
-
+from ..processing.pipelines_unimp import UniMPExplainPipeline, UniMPPipeline, UniMPRatePipeline, UniMPSelectPipeline
+from .metrics import ranking_metrics, rating_metrics, selection_metrics, target_ranks
+from .mixture import MixtureSettings, make_sample, read_sequence, usable_targets
 
 logger = logging.getLogger(__name__)
 
+Sample = dict[str, Any]
+Metrics = dict[str, float]
+
+CUTOFFS = (5, 10)
+
 
 def test_samples(
-    sequences: Dataset, task: str, item_ids: Sequence[str], seed: int = 0, settings: MixtureSettings | None = None
-) -> list[dict[str, Any]]:
+    sequences: Dataset,
+    task: str,
+    item_ids: Sequence[str],
+    seed: int = 0,  # noqa: PT028 - no test of pytest's
+    settings: MixtureSettings | None = None,  # noqa: PT028
+) -> list[Sample]:
     """
     One request a person, with its `answer`: the last event is the target, everything before it the history. People
     whose last event has no answer to `task` are not asked. Every request uses the wording never trained with.
+
+    What is drawn for a person (candidates) depends on `seed` and the person's id alone.
     """
     samples = []
     settings = settings or MixtureSettings()
@@ -33,106 +45,131 @@ def test_samples(
         events = read_sequence(row)
         target = len(events) - 1
         if target in usable_targets(events, task):
-            sample = make_sample(events, target, task, item_ids, random.Random(seed), settings)
+            rng = random.Random(f"{seed} {row[Columns.USER_ID]}")
+            sample = make_sample(events, target, task, item_ids, rng, settings)
             samples.append(sample | {"instruction": TASKS[task].held_out_instruction})
     return samples
 
 
-def _batches(samples: list[dict[str, Any]], batch_size: int, task: str) -> Iterator[list[dict[str, Any]]]:
-    starts = range(0, len(samples), batch_size)
-    for start in tqdm(starts, desc=f"Evaluating {task}", disable=len(starts) < 5, leave=False):
-        yield samples[start : start + batch_size]
+def _without_answer(sample: Sample) -> Sample:
+    """The request as it would be asked: no `answer`, and of the item to be rated only which one it is."""
+    request = {key: value for key, value in sample.items() if key != "answer"}
+    if "item" in request:
+        request["item"] = request["item"][Columns.ITEM_ID]
+    return request
 
 
-def _without_answer(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{key: value for key, value in sample.items() if key != "answer"} for sample in samples]
+# Rankings
 
 
 def evaluate_ranking(
-    model: PreTrainedModel, processor: UniMPProcessor, samples: list[dict[str, Any]], task: str, batch_size: int = 64
+    model: PreTrainedModel, processor: UniMPProcessor, samples: list[Sample], task: str, batch_size: int = 64
 ) -> np.ndarray:
     """
     Rank of every sample's answer among the whole catalogue, `[samples]`; in recommend without the items of the history
     (an answer that is one of them has no rank: infinite), in search with them.
     """
-    ranks = []
+    model.eval()
     features = processor.encode_pictures(model)
-    for batch in _batches(samples, batch_size, task):
-        inputs = processor(_without_answer(batch), task=task, catalog_features=features).to(model.device)
-        scores = model.score_items(**inputs).cpu()
-        if task == "recommend":
-            _mask_history(scores, batch, processor)
-        answers = [processor.catalog.position(sample["answer"]) for sample in batch]
-        ranks.append(target_ranks(scores, torch.tensor(answers)))
+    ranks = []
+    for start in tqdm(range(0, len(samples), batch_size), f"Evaluating {task}", leave=False):
+        batch = samples[start : start + batch_size]
+        inputs = processor([_without_answer(sample) for sample in batch], task=task, catalog_features=features)
+        scores = model.score_items(**inputs.to(model.device)).cpu()
+        ranks.append(_answer_ranks(scores, batch, task, processor))
     return np.concatenate(ranks)
 
 
-def _mask_history(scores: torch.Tensor, samples: Sequence[dict[str, Any]], processor: UniMPProcessor) -> None:
-    for row, sample in zip(scores, samples, strict=True):
-        row[[processor.catalog.position(event[Columns.ITEM_ID]) for event in sample["history"]]] = -torch.inf
+def _answer_ranks(scores: torch.Tensor, samples: list[Sample], task: str, processor: UniMPProcessor) -> np.ndarray:
+    """Ranks of the answers by `scores`, `[samples, items]`, which it may change."""
+    position = processor.catalog.position
+    if task == "recommend":
+        for row, sample in zip(scores, samples, strict=True):
+            row[[position(event[Columns.ITEM_ID]) for event in sample["history"]]] = -torch.inf
+    return target_ranks(scores, torch.tensor([position(sample["answer"]) for sample in samples]))
 
 
-def popularity_ranks(samples: list[dict[str, Any]], train: Dataset, processor: UniMPProcessor) -> np.ndarray:
-    """Ranks when items are ordered by how often `train` has them."""
+def popularity_ranks(
+    samples: list[Sample], train: Dataset, processor: UniMPProcessor, task: str = "recommend"
+) -> np.ndarray:
+    """Ranks as in [`evaluate_ranking`] when items are ordered by how often `train` has them."""
     counts = Counter(item_id for items in train[Columns.ITEM_ID] for item_id in items)
-    popularity = torch.tensor([float(counts[item_id]) for item_id in processor.catalog.item_ids])
-    return _fixed_ranks(samples, popularity.repeat(len(samples), 1), processor)
+    popularity = torch.tensor([[float(counts[item_id]) for item_id in processor.catalog.item_ids]])
+    return np.concatenate([_answer_ranks(popularity.clone(), [sample], task, processor) for sample in samples])
 
 
-def random_ranks(samples: list[dict[str, Any]], processor: UniMPProcessor, seed: int = 0) -> np.ndarray:
-    """Ranks when items are ordered by chance."""
+def random_ranks(
+    samples: list[Sample], processor: UniMPProcessor, seed: int = 0, task: str = "recommend"
+) -> np.ndarray:
+    """Ranks as in [`evaluate_ranking`] when items are ordered by chance."""
     generator = torch.Generator().manual_seed(seed)
-    return _fixed_ranks(samples, torch.rand(len(samples), len(processor.catalog), generator=generator), processor)
+    shape = (1, len(processor.catalog))
+    return np.concatenate(
+        [_answer_ranks(torch.rand(shape, generator=generator), [sample], task, processor) for sample in samples]
+    )
 
 
-def _fixed_ranks(samples: list[dict[str, Any]], scores: torch.Tensor, processor: UniMPProcessor) -> np.ndarray:
-    _mask_history(scores, samples, processor)
-    answers = [processor.catalog.position(sample["answer"]) for sample in samples]
-    return target_ranks(scores, torch.tensor(answers))
+# Text answers and selections
+
+
+def _answers(pipe: UniMPPipeline, samples: list[Sample], batch_size: int) -> Iterator[Any]:
+    answers = pipe((_without_answer(sample) for sample in samples), batch_size=batch_size)
+    return tqdm(answers, f"Evaluating {pipe.task_name}", total=len(samples), leave=False)
 
 
 def evaluate_ratings(
-    model: PreTrainedModel, processor: UniMPProcessor, samples: list[dict[str, Any]], fallback: float, batch_size: int = 64
-) -> dict[str, float]:
-    """RMSE and MAE; an answer that is no rating counts as `fallback`, and `unreadable` says how often that was."""
-    from ..processing.pipelines_unimp import UniMPRatePipeline
-
-    pipe = UniMPRatePipeline(model=model, processor=processor)
-    items = [{key: value for key, value in sample["item"].items() if key == Columns.ITEM_ID} for sample in samples]
-    requests = [sample | {"item": item} for sample, item in zip(samples, items, strict=True)]
-    predictions = [answer["rating"] for batch in _batches(requests, batch_size, "rate") for answer in pipe(batch, batch_size=batch_size)]
-    unreadable = sum(prediction is None for prediction in predictions)
-    ratings = [sample["item"][Columns.RATING] for sample in samples]
-    values = rating_metrics([fallback if rating is None else rating for rating in predictions], ratings)
-    return values | {"unreadable": unreadable / len(samples)}
+    model: PreTrainedModel,
+    processor: UniMPProcessor,
+    samples: list[Sample],
+    fallback: float,
+    task: str = "rate",
+    batch_size: int = 64,
+) -> Metrics:
+    """
+    RMSE and MAE; an answer that is no rating counts as `fallback`, and `unreadable` says how often that was. In
+    explain also `bleu` (BLEU-4 of all explanations together).
+    """
+    pipeline_class = UniMPExplainPipeline if task == "explain" else UniMPRatePipeline
+    answers = list(_answers(pipeline_class(model=model.eval(), processor=processor), samples, batch_size))
+    items = [sample["item"] for sample in samples]
+    ratings = [fallback if answer["rating"] is None else answer["rating"] for answer in answers]
+    metrics = rating_metrics(ratings, [item[Columns.RATING] for item in items])
+    metrics["unreadable"] = sum(answer["rating"] is None for answer in answers) / len(answers)
+    if task == "explain":
+        explanations = [answer["explanation"] or "" for answer in answers]
+        metrics["bleu"] = bleu_score(explanations, [[item[Columns.EXPLANATION]] for item in items]).item()
+    return metrics
 
 
 def evaluate_selection(
-    model: PreTrainedModel, processor: UniMPProcessor, samples: list[dict[str, Any]], batch_size: int = 64
-) -> dict[str, float]:
+    model: PreTrainedModel, processor: UniMPProcessor, samples: list[Sample], batch_size: int = 64
+) -> Metrics:
     """Precision, recall and F1 of the chosen candidates."""
-    from ..processing.pipelines_unimp import UniMPSelectPipeline
-
-    pipe = UniMPSelectPipeline(model=model, processor=processor)
-    chosen = [
-        {entry["item_id"] for entry in answer}
-        for batch in _batches(_without_answer(samples), batch_size, "select")
-        for answer in pipe(batch, batch_size=batch_size)
-    ]
+    answers = _answers(UniMPSelectPipeline(model=model.eval(), processor=processor), samples, batch_size)
+    chosen = [{entry[Columns.ITEM_ID] for entry in answer} for answer in answers]
     return selection_metrics(chosen, [set(sample["answer"]) for sample in samples])
 
 
-def mean_rating(train: Dataset) -> float:
-    """Mean rating of the training events; the middle of a 1-to-5 range without any."""
-    if Columns.RATING not in train.column_names:
-        return 3.0
-    ratings = [rating for row in train[Columns.RATING] for rating in row if rating is not None]
-    return float(np.mean(ratings)) if ratings else 3.0
+def random_selection(samples: list[Sample], seed: int = 0) -> Metrics:
+    """Precision, recall and F1 when one candidate is chosen by chance."""
+    rng = random.Random(seed)
+    chosen = [{rng.choice(sample["candidates"])} for sample in samples]
+    return selection_metrics(chosen, [set(sample["answer"]) for sample in samples])
+
+
+def mean_rating(train: Dataset, rating_range: Sequence[float]) -> float:
+    """Mean rating of the training events; the middle of `rating_range` without any."""
+    rows = [read_sequence(row) for row in train]
+    ratings = [events[target][Columns.RATING] for events in rows for target in usable_targets(events, "rate")]
+    return float(np.mean(ratings or rating_range))
+
+
+# Everything
 
 
 def evaluate(
     model: PreTrainedModel, processor: UniMPProcessor, test: Dataset, train: Dataset, tasks: Sequence[str]
-) -> dict[str, dict[str, dict[str, float]]]:
+) -> dict[str, dict[str, Metrics]]:
     """
     Every task on the people of `test`, beside what needs no model.
 
@@ -144,42 +181,31 @@ def evaluate(
     Returns:
         By task, by system (`model`, `popularity`, `random`, ...), by metric.
     """
-    model.eval()
-    results: dict[str, dict[str, dict[str, float]]] = {}
+    results = {}
     for task in tasks:
         samples = test_samples(test, task, processor.catalog.item_ids)
-        if not samples:
+        if samples:
+            results[task] = _evaluate_task(model, processor, samples, task, train)
+        else:
             logger.info("Nobody's last event has an answer to %s: not evaluated.", task)
-            continue
-        results[task] = _evaluate_task(model, processor, samples, task, train)
     return results
 
 
 def _evaluate_task(
-    model: PreTrainedModel, processor: UniMPProcessor, samples: list[dict[str, Any]], task: str, train: Dataset
-) -> dict[str, dict[str, float]]:
-    if task in ("recommend", "search"):
+    model: PreTrainedModel, processor: UniMPProcessor, samples: list[Sample], task: str, train: Dataset
+) -> dict[str, Metrics]:
+    if task == "select":
+        return {"model": evaluate_selection(model, processor, samples), "random": random_selection(samples)}
+    if TASKS[task].answer == "item":
         ranks = {
             "model": evaluate_ranking(model, processor, samples, task),
-            "popularity": popularity_ranks(samples, train, processor),
-            "random": random_ranks(samples, processor),
+            "popularity": popularity_ranks(samples, train, processor, task),
+            "random": random_ranks(samples, processor, task=task),
         }
-        return {system: summarise_ranks(values) for system, values in ranks.items()}
-    if task == "select":
-        guesses = [{random.Random(number).choice(sample["candidates"])} for number, sample in enumerate(samples)]
-        chance = selection_metrics(guesses, [set(sample["answer"]) for sample in samples])
-        return {"model": evaluate_selection(model, processor, samples), "random": chance}
-    mean = mean_rating(train)
+        return {system: ranking_metrics(values, CUTOFFS) for system, values in ranks.items()}
+    mean = mean_rating(train, processor.rating_range)
     ratings = [sample["item"][Columns.RATING] for sample in samples]
     return {
-        "model": evaluate_ratings(model, processor, samples, mean),
+        "model": evaluate_ratings(model, processor, samples, mean, task),
         "mean rating": rating_metrics([mean] * len(ratings), ratings),
     }
-
-
-def summarise_ranks(ranks: np.ndarray) -> dict[str, float]:
-    """HR, NDCG and MRR, means over people."""
-    return {name: float(values.mean()) for name, values in ranking_values(ranks, (5, 10)).items()}
-
-
-__all__ = ["Event", "evaluate", "evaluate_ranking", "popularity_ranks", "random_ranks", "test_samples"]

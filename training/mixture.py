@@ -1,6 +1,8 @@
 """From sequences of events to training examples of every task, and from those to batches."""
 
+import logging
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,8 +12,8 @@ import torch
 from datasets import Dataset
 
 from ..processing import TASKS, Columns, UniMPProcessor
-from ..processing.tasks_unimp import get_task
 
+logger = logging.getLogger(__name__)
 
 # What a person did with an item is at times hidden from item answers, as callers may not know it either.
 HIDEABLE = (Columns.RATING, Columns.BEHAVIOR, Columns.TIMESTAMP)
@@ -21,26 +23,21 @@ Event = dict[str, Any]
 
 @dataclass(frozen=True)
 class MixtureSettings:
-    """How examples are drawn; the fields are those of [`UniMPTrainingConfig`]."""
+    """
+    How examples are drawn.
+
+    Attributes:
+        history_window: most events of a history.
+        behavior_dropout: how often ratings, kinds and times are hidden from an example with an item answer.
+        num_candidates: candidates of a selection.
+        dense: whether each step of a history is a next-item target too, as with `code_first` chunks. A "recommend"
+            example then best ends where its window is full; otherwise it may end with any event.
+    """
 
     history_window: int = 50
     behavior_dropout: float = 0.2
     num_candidates: int = 3
-
-
-def usable_targets(events: Sequence[Event], task: str) -> list[int]:
-    """Positions of the events that an example of `task` can end with."""
-    if task == "recommend":
-        return list(range(1, len(events)))
-    needed = {"search": Columns.QUERY, "rate": Columns.RATING, "explain": Columns.EXPLANATION}.get(task)
-    also = Columns.RATING if task == "explain" else needed
-    return [
-        index for index, event in enumerate(events) if needed is None or (_has(event, needed) and _has(event, also))
-    ]
-
-
-def _has(event: Event, column: str) -> bool:
-    return event.get(column) not in (None, "")
+    dense: bool = True
 
 
 def read_sequence(row: Mapping[str, Any]) -> list[Event]:
@@ -49,81 +46,127 @@ def read_sequence(row: Mapping[str, Any]) -> list[Event]:
     return [dict(zip(columns, values, strict=True)) for values in zip(*(row[name] for name in columns), strict=True)]
 
 
+def usable_targets(events: Sequence[Event], task: str) -> list[int]:
+    """Positions of the events that an example of `task` can end with."""
+    first = 1 if task in ("recommend", "select") else 0  # these ask about nothing but the history
+    needed = {
+        "search": (Columns.QUERY,),
+        "rate": (Columns.RATING,),
+        "explain": (Columns.RATING, Columns.EXPLANATION),
+    }.get(task, ())
+    return [
+        position for position in range(first, len(events)) if all(_is_given(events[position].get(c)) for c in needed)
+    ]
+
+
+def _is_given(value: Any) -> bool:
+    return value not in (None, "") and value == value  # NaN is not equal to itself
+
+
 def make_sample(
-    events: Sequence[Event], target: int, task: str, item_ids: Sequence[str], rng: random.Random, settings: MixtureSettings
+    events: Sequence[Event],
+    target: int,
+    task: str,
+    item_ids: Sequence[str],
+    rng: random.Random,
+    settings: MixtureSettings,
 ) -> dict[str, Any]:
     """
-    The request that `events[target]` answers, with its `answer`, see [`UniMPProcessor.__call__`]: everything before the
-    target is its history, and nothing after it is used (a selection's second positive, itself an answer, excepted).
+    The request that `events[target]` answers, with its `answer`, see [`UniMPProcessor.__call__`]. Its history is what
+    came before the answer; nothing after `target` is used.
     """
-    history = list(events[max(0, target - settings.history_window) : target])
-    sample: dict[str, Any] = {"history": history}
-    if task in ("rate", "explain"):
-        item = {key: value for key, value in events[target].items() if key != Columns.BEHAVIOR}
-        return sample | {"item": item}
-    if task == "search":
-        sample["query"] = events[target][Columns.QUERY]
     if task == "select":
-        return sample | _draw_candidates(events, target, item_ids, rng, settings.num_candidates)
-    return sample | {"answer": events[target][Columns.ITEM_ID]}
+        return _make_selection(events, target, item_ids, rng, settings)
+    sample: dict[str, Any] = {"history": _history(events, target, settings)}
+    event = events[target]
+    if task in ("rate", "explain"):  # what the person did with the item (bought, viewed) would hint at the rating
+        return sample | {"item": {key: value for key, value in event.items() if key != Columns.BEHAVIOR}}
+    if task == "search":
+        sample["query"] = event[Columns.QUERY]
+    return sample | {"answer": event[Columns.ITEM_ID]}
 
 
-def _draw_candidates(
-    events: Sequence[Event], target: int, item_ids: Sequence[str], rng: random.Random, num_candidates: int
+def _history(events: Sequence[Event], end: int, settings: MixtureSettings) -> list[Event]:
+    return list(events[max(0, end - settings.history_window) : end])
+
+
+def _make_selection(
+    events: Sequence[Event], target: int, item_ids: Sequence[str], rng: random.Random, settings: MixtureSettings
 ) -> dict[str, Any]:
-    """Candidates of which one (60% of the time) or two will be chosen (UniMP, task "select")."""
-    wanted = 1 if rng.random() < 0.6 else 2
-    chosen = list(dict.fromkeys(event[Columns.ITEM_ID] for event in events[target : target + wanted]))
-    known = {event[Columns.ITEM_ID] for event in events}
-    others = [item_id for item_id in rng.sample(item_ids, min(len(item_ids), 20 + len(known))) if item_id not in known]
-    candidates = chosen + others[: num_candidates - len(chosen)]
+    """Candidates of which the last one (60% of the time) or two events chose (UniMP, task "select")."""
+    start = target if rng.random() < 0.6 else max(1, target - 1)
+    chosen = list(dict.fromkeys(event[Columns.ITEM_ID] for event in events[start : target + 1]))
+    known = {event[Columns.ITEM_ID] for event in events[: target + 1]}
+    drawn = rng.sample(item_ids, min(len(item_ids), settings.num_candidates + len(known)))
+    others = [item_id for item_id in drawn if item_id not in known]
+    candidates = chosen + others[: settings.num_candidates - len(chosen)]
     rng.shuffle(candidates)
-    return {"candidates": candidates, "answer": [item_id for item_id in candidates if item_id in chosen]}
+    return {
+        "history": _history(events, start, settings),
+        "candidates": candidates,
+        "answer": [item_id for item_id in candidates if item_id in chosen],
+    }
 
 
 def lay_out_examples(
-    sequences: Dataset, item_ids: Sequence[str], tasks: Sequence[str], num_passes: int, seed: int, settings: MixtureSettings
+    sequences: Dataset,
+    item_ids: Sequence[str],
+    task_rates: Mapping[str, float],
+    num_passes: int,
+    seed: int,
+    settings: MixtureSettings,
 ) -> Dataset:
     """
-    Every training example of every pass over the people, in advance: per person and pass one example of each task that
-    their events allow, and of "recommend" as many as it takes to cover their history.
+    Every training example of every pass over the people, in advance: per person and pass `task_rates[task]` examples
+    of each task that their events allow, and of "recommend" as many times that as it takes to cover their history.
 
     A row is a person, a task and a seed that settles the rest (target, wording, candidates), so that a resumed run
     sees what the interrupted one would have seen, however many processes read it.
     """
-    lengths = [len(items) for items in sequences[Columns.ITEM_ID]]
-    rows = []
-    for user, length in enumerate(lengths):
-        events = read_sequence(sequences[user])
-        for task in tasks:
+    rows, rng = [], random.Random(seed)
+    for user, sequence in enumerate(sequences):
+        events = read_sequence(sequence)
+        for task, rate in task_rates.items():
             if usable_targets(events, task):
-                windows = -(-length // settings.history_window) if task == "recommend" else 1
-                rows += [(user, task)] * (windows * num_passes)
-    rng = random.Random(seed)
-    examples = Dataset.from_dict(
-        {
-            "user": [user for user, _ in rows],
-            "task": [task for _, task in rows],
-            "seed": [rng.getrandbits(62) for _ in rows],
-        }
-    )
+                windows = -(-len(events) // settings.history_window) if task == "recommend" else 1
+                count = rate * windows * num_passes
+                rows += [(user, task)] * int(count + rng.random())  # the fraction left over, by chance
+    users, tasks = zip(*rows, strict=True) if rows else ((), ())
+    _report(tasks, task_rates)
+    examples = Dataset.from_dict({"user": users, "task": tasks, "seed": [rng.getrandbits(62) for _ in rows]})
     return examples.with_transform(partial(_draw, sequences=sequences, item_ids=item_ids, settings=settings))
 
 
-def _draw(rows: dict[str, list], sequences: Dataset, item_ids: Sequence[str], settings: MixtureSettings) -> dict[str, list]:
-    samples = []
-    for user, task, seed in zip(rows["user"], rows["task"], rows["seed"], strict=True):
-        rng = random.Random(seed)
-        events = read_sequence(sequences[user])
-        targets = usable_targets(events, task)
-        # A next-item example has a target at every step: its window is best a full one.
-        late = [target for target in targets if target >= settings.history_window] or targets[-1:]
-        target = rng.choice(late if task == "recommend" else targets)
-        if TASKS[task].answer == "item" and rng.random() < settings.behavior_dropout:
-            events = [{key: value for key, value in event.items() if key not in HIDEABLE} for event in events]
-        sample = make_sample(events, target, task, item_ids, rng, settings)
-        samples.append(sample | {"instruction": rng.choice(get_task(task).instructions)})
+def _report(tasks: Sequence[str], task_rates: Mapping[str, float]) -> None:
+    counts = Counter(tasks)
+    if missing := [task for task, rate in task_rates.items() if rate and not counts[task]]:
+        logger.warning("Left out, as no event has an answer to it: %s.", ", ".join(missing))
+    if counts:
+        logger.info("Examples: %s.", ", ".join(f"{task} {count:,}" for task, count in counts.items()))
+
+
+def _draw(
+    rows: dict[str, list], sequences: Dataset, item_ids: Sequence[str], settings: MixtureSettings
+) -> dict[str, list]:
+    """The transform of [`lay_out_examples`]: rows to what [`UniMPCollator`] takes."""
+    samples = [
+        _draw_sample(read_sequence(sequences[user]), task, item_ids, random.Random(seed), settings)
+        for user, task, seed in zip(rows["user"], rows["task"], rows["seed"], strict=True)
+    ]
     return {"task": rows["task"], "sample": samples}
+
+
+def _draw_sample(
+    events: list[Event], task: str, item_ids: Sequence[str], rng: random.Random, settings: MixtureSettings
+) -> dict[str, Any]:
+    targets = usable_targets(events, task)
+    if task == "recommend" and settings.dense:
+        targets = [target for target in targets if target >= settings.history_window] or targets[-1:]
+    target = rng.choice(targets)
+    if TASKS[task].answer == "item" and rng.random() < settings.behavior_dropout:
+        events = [{key: value for key, value in event.items() if key not in HIDEABLE} for event in events]
+    sample = make_sample(events, target, task, item_ids, rng, settings)
+    return sample | {"instruction": rng.choice(TASKS[task].instructions)}
 
 
 class UniMPCollator:

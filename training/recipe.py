@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoImageProcessor,
     AutoTokenizer,
+    BaseImageProcessor,
     LlamaConfig,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -22,7 +23,6 @@ from ..modeling_unimp import UniMPConfig, UniMPForConditionalGeneration
 from ..processing import TASKS, Catalog, Columns, UniMPProcessor
 from ..processing.catalog_unimp import flatten_attributes
 from ..processing.store import Store, as_table
-
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,11 @@ def store_texts(store: Store) -> Iterator[str]:
 
 
 def build_processor(
-    store: Store, tokenizer: PreTrainedTokenizerBase, image_processor: object, arguments: ModelArguments, text_vocab_size: int
+    store: Store,
+    tokenizer: PreTrainedTokenizerBase,
+    image_processor: BaseImageProcessor,
+    arguments: ModelArguments,
+    text_vocab_size: int,
 ) -> UniMPProcessor:
     """
     A processor whose catalogue holds the store's items. Pictures that cannot be read are left out, counted and logged;
@@ -189,7 +193,7 @@ def _build_tiny(store: Store, arguments: ModelArguments) -> tuple[UniMPForCondit
     )
     # A random convolutional encoder: its pooled channels tell colours and textures apart without any training.
     vision_config = ResNetConfig(
-        embedding_size=32, hidden_sizes=[64, 128], depths=[1, 1], layer_type="basic", downsample_in_first_stage=False
+        embedding_size=64, hidden_sizes=[256], depths=[1], layer_type="basic", downsample_in_first_stage=False
     )
     config = UniMPConfig(
         vision_config=vision_config,
@@ -198,4 +202,5 @@ def _build_tiny(store: Store, arguments: ModelArguments) -> tuple[UniMPForCondit
         **_new_part(arguments),
     )
     torch.manual_seed(0)
-    return UniMPForConditionalGeneration(config), processor
+    # In training mode, batch normalisation would describe a picture by the others it is encoded with.
+    return UniMPForConditionalGeneration(config).eval(), processor

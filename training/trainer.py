@@ -1,7 +1,11 @@
 """The trainer: TRL's supervised fine-tuning with a token-weighted multi-task loss."""
 
+import copy
+import json
 import logging
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +20,27 @@ from .card import write_model_card
 from .loss import token_weighted_loss
 from .mixture import MixtureSettings, UniMPCollator, lay_out_examples
 
-
 logger = logging.getLogger(__name__)
-
-# Modules that UniMP adds to its backbones; under PEFT they train in full and are saved with the adapter.
-NEW_MODULES = ("resampler", "cross_attention", "markers", "behaviors", "item_rows", "item_head")
 
 
 @dataclass
 class UniMPTrainingConfig(SFTConfig):
     """[`~trl.SFTConfig`] and what UniMP's multi-task training adds. The command `unimp train` has the same fields."""
 
-    tasks: list[str] = field(
-        default_factory=lambda: list(TASKS), metadata={"help": "Tasks to train; those the data has no answers for are left out."}
+    task_rates: dict[str, float] | str | None = field(
+        default_factory=lambda: dict.fromkeys(TASKS, 1.0),
+        metadata={
+            "help": "Tasks to train, and examples of each a person and pass, as JSON. Tasks that the data has no "
+            "answers to are left out."
+        },
     )
-    task_weights: dict[str, float] | str = field(
+    task_weights: dict[str, float] | str | None = field(
         default_factory=lambda: {"recommend": 2.0},
-        metadata={"help": "Weight of each task's tokens in the loss, 1 where not given (paper: 2 for recommend)."},
+        metadata={"help": "Weight of each task's tokens, as JSON; 1 where not given (paper: 2 for recommend)."},
     )
-    role_weights: dict[str, float] | str = field(
+    role_weights: dict[str, float] | str | None = field(
         default_factory=dict,
-        metadata={"help": "Weight of `item`, `rating` and `explanation` tokens in the loss, 1 where not given."},
+        metadata={"help": "Weight of `item`, `rating` and `explanation` tokens, as JSON; 1 where not given."},
     )
     focal_gamma: float = field(
         default=2.0, metadata={"help": "Exponent of the token re-weighting (1 - p)^gamma; 0 turns it off."}
@@ -44,40 +48,77 @@ class UniMPTrainingConfig(SFTConfig):
     train_policy: str = field(
         default="all",
         metadata={
-            "help": "What trains: `all` (everything but the vision encoder) or `new` (resampler, cross-attention, item "
-            "rows). With `peft_config`: `new` and the adapters."
+            "help": "What trains: `all` (everything but the vision encoder) or `new` (what UniMP adds to its "
+            "backbones). With `peft_config`: `new` and the adapters."
         },
     )
     num_passes: int = field(
         default=10,
         metadata={
-            "help": "Passes over the people. All of them are laid out in advance, each with its own windows, wordings and "
-            "candidates: leave `num_train_epochs` at 1."
+            "help": "Passes over the people. All of them are laid out in advance, each with its own windows, wordings "
+            "and candidates: leave `num_train_epochs` at 1."
         },
     )
     history_window: int = field(default=50, metadata={"help": "Most events of a history in one example."})
     behavior_dropout: float = field(
-        default=0.2, metadata={"help": "How often ratings, kinds and times are hidden from an example with an item answer."}
+        default=0.2,
+        metadata={"help": "How often ratings, kinds and times are hidden from an example with an item answer."},
+    )
+    cache_pictures: bool = field(
+        default=True,
+        metadata={
+            "help": "Encode the catalogue's pictures once and keep their features in memory. Turn it off if they do "
+            "not fit: each batch then encodes its own."
+        },
     )
     num_train_epochs: float = field(default=1.0, metadata={"help": "Leave at 1, see `num_passes`."})
     learning_rate: float = field(default=2e-4, metadata={"help": "Peak learning rate (paper: 2e-4)."})
-    warmup_steps: float = field(default=0.01, metadata={"help": "Warm-up steps, or their share if below 1 (paper: 1%)."})
+    warmup_steps: float = field(
+        default=0.01, metadata={"help": "Warm-up steps, or their share if below 1 (paper: 0.01)."}
+    )
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning rate schedule (paper: cosine)."})
     max_length: int | None = field(default=None, metadata={"help": "Unused: the processor's `max_length` decides."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "The collator needs every column."})
-    gradient_checkpointing: bool = field(default=False, metadata={"help": "Trade speed for memory."})
+    # TRL sets this deprecated name, which warns; `activation_checkpointing` is the one to use.
+    gradient_checkpointing: bool | None = field(
+        default=None, metadata={"help": "Deprecated, see `activation_checkpointing`."}
+    )
     bf16: bool | None = field(default=False, metadata={"help": "Mixed precision."})
-    report_to: None | str | list[str] = field(default="none", metadata={"help": "Where metrics are reported to."})
+    report_to: str = field(default="none", metadata={"help": "Where metrics are reported to."})
 
     def __post_init__(self) -> None:
         self.dataset_kwargs = {"skip_prepare_dataset": True}
         super().__post_init__()
-        if unknown := set(self.tasks) - set(TASKS):
-            raise ValueError(f"`tasks` must be among {list(TASKS)}, got {sorted(unknown)}.")
+        self.dataloader_pin_memory &= torch.accelerator.is_available()  # without one, torch warns of it
+        self.task_rates = _read_weights("task_rates", self.task_rates, TASKS)
+        self.task_weights = _read_weights("task_weights", self.task_weights, TASKS)
+        self.role_weights = _read_weights("role_weights", self.role_weights, UniMPCollator.ROLES[1:])
         if self.train_policy not in ("all", "new"):
             raise ValueError(f"`train_policy` must be 'all' or 'new', got {self.train_policy!r}.")
         if self.focal_gamma < 0:
             raise ValueError(f"`focal_gamma` must not be negative, got {self.focal_gamma}.")
+        if not 0 <= self.behavior_dropout <= 1:
+            raise ValueError(f"`behavior_dropout` must lie between 0 and 1, got {self.behavior_dropout}.")
+        for name in ("num_passes", "history_window"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+
+
+def _read_weights(name: str, weights: dict[str, float] | str | None, allowed: Collection[str]) -> dict[str, float]:
+    """A field of numbers by name, which the command line gives as JSON."""
+    if isinstance(weights, str):
+        try:
+            weights = json.loads(weights)
+        except json.JSONDecodeError:
+            example = json.dumps({next(iter(allowed)): 1})
+            raise ValueError(f"`{name}` must be JSON such as '{example}', got {weights!r}.") from None
+    weights = weights or {}
+    if not isinstance(weights, dict) or not set(weights) <= set(allowed):
+        raise ValueError(f"`{name}` must give numbers to some of {', '.join(allowed)}, got {weights}.")
+    for key, value in weights.items():
+        if not isinstance(value, int | float) or not 0 <= value < float("inf"):
+            raise ValueError(f"`{name}` must be numbers of at least 0, got {value!r} for {key}.")
+    return weights
 
 
 class UniMPTrainer(SFTTrainer):
@@ -96,6 +137,7 @@ class UniMPTrainer(SFTTrainer):
     """
 
     _tag_names = ["unimp", "recommendation", "personalization", "trl", "sft"]
+    loss_is_scaled_for_ga = True
 
     def __init__(
         self,
@@ -112,34 +154,32 @@ class UniMPTrainer(SFTTrainer):
                 f"`model` has {model.config.num_items} item codes, the catalogue of `processing_class` "
                 f"{len(processing_class.catalog or ())} items: call `processor.index_catalog(model)` first."
             )
-        trained = model.set_trainable(args.train_policy)
-        if peft_config is not None and peft_config.modules_to_save is None:
-            peft_config.modules_to_save = new_module_names(model)
-        collator = UniMPCollator(
-            processing_class, args.task_weights, args.role_weights, processing_class.encode_pictures(model)
-        )
+        if peft_config is not None:
+            peft_config = copy.copy(peft_config)
+            peft_config.modules_to_save = [*(peft_config.modules_to_save or ()), *new_module_names(model)]
+        model.set_trainable(args.train_policy)
+        lay_out = _layout(args, processing_class)
+        train_examples = lay_out(train_dataset, num_passes=args.num_passes)
+        if not len(train_examples):
+            raise ValueError(
+                f"`train_dataset` has no example of {', '.join(args.task_rates)}: recommend needs people with two "
+                "events, the other tasks need events with answers."
+            )
         super().__init__(
             model=model,
             args=args,
-            data_collator=collator,
-            train_dataset=self._examples(train_dataset, args, processing_class, args.num_passes),
-            eval_dataset=eval_dataset and self._examples(eval_dataset, args, processing_class, 1),
+            data_collator=UniMPCollator(processing_class, args.task_weights, args.role_weights),
+            train_dataset=train_examples,
+            eval_dataset=None if eval_dataset is None else lay_out(eval_dataset, num_passes=1),
             processing_class=processing_class,
             peft_config=peft_config,
             **kwargs,
         )
+        if args.cache_pictures:  # now that the model is on its device
+            self.data_collator.catalog_features = processing_class.encode_pictures(model)
         self.evaluation_metrics: dict[str, Any] = {}
-        logger.info("%d parameter tensors train (policy %r).", len(trained), args.train_policy)
-
-    @staticmethod
-    def _examples(
-        sequences: Dataset, args: UniMPTrainingConfig, processor: UniMPProcessor, num_passes: int
-    ) -> Dataset:
-        settings = MixtureSettings(args.history_window, args.behavior_dropout)
-        examples = lay_out_examples(sequences, processor.catalog.item_ids, args.tasks, num_passes, args.seed, settings)
-        if not len(examples):
-            raise ValueError(f"`train_dataset` has no example of {args.tasks}: histories need at least two events.")
-        return examples
+        trained = sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
+        logger.info("%s parameters train.", f"{trained:,}")
 
     def compute_loss(
         self,
@@ -165,11 +205,14 @@ class UniMPTrainer(SFTTrainer):
 
     def _log_surprise(self, log_probs: torch.Tensor, roles: torch.Tensor) -> None:
         """Mean negative log-probability of each kind of answer, for the logs."""
-        mode = "train" if self.model.training else "eval"
+        surprise = torch.zeros(len(UniMPCollator.ROLES), device=roles.device)
+        surprise.index_add_(0, roles.flatten(), -log_probs.flatten())
+        count = roles.flatten().bincount(minlength=len(surprise)).to(surprise)
+        surprise, count = self.accelerator.reduce(torch.stack([surprise, count])).tolist()
+        metrics = self._metrics["train" if self.model.training else "eval"]
         for role, name in enumerate(UniMPCollator.ROLES):
-            chosen = log_probs[roles == role]
-            if role and chosen.numel():
-                self._metrics[mode][f"surprise_{name}"].append(-chosen.mean().item())
+            if role and count[role]:
+                metrics[f"surprise_{name}"].append(surprise[role] / count[role])
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write the model card, with `evaluation_metrics` once they are there."""
@@ -177,13 +220,24 @@ class UniMPTrainer(SFTTrainer):
             write_model_card(Path(self.args.output_dir), self.model, self.args, self.evaluation_metrics)
 
 
+def _layout(args: UniMPTrainingConfig, processor: UniMPProcessor) -> Callable[..., Dataset]:
+    """[`lay_out_examples`] as the configuration has it; the sequences and the number of passes are open."""
+    dense = processor.order == "code_first"
+    return partial(
+        lay_out_examples,
+        item_ids=processor.catalog.item_ids,
+        task_rates=args.task_rates,
+        seed=args.seed,
+        settings=MixtureSettings(args.history_window, args.behavior_dropout, dense=dense),
+    )
+
+
 def new_module_names(model: PreTrainedModel) -> list[str]:
     """Names of the modules that UniMP adds to its backbones, as `modules_to_save` of a PEFT configuration."""
     names = []
-    for name, module in model.named_modules():
-        leaf = name.rpartition(".")[2]
-        if leaf in NEW_MODULES and not isinstance(module, torch.nn.ModuleList):
-            names.append(leaf)
-        elif leaf in NEW_MODULES:
-            names += [f"{leaf}.{number}" for number in range(len(module))]
+    for name in model.set_trainable("new"):
+        steps = name.removeprefix("model.").split(".")
+        module = ".".join(steps[:2] if steps[1].isdigit() else steps[:1])  # a list of modules is wrapped one by one
+        if module not in names:
+            names.append(module)
     return names

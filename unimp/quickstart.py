@@ -14,8 +14,8 @@ from .training.trainer import UniMPTrainingConfig
 
 
 def model_arguments() -> ModelArguments:
-    """The model of the quickstart: a tiny one."""
-    return ModelArguments(item_dropout=0.1, full_chunks=3)
+    """The model of the quickstart: a tiny one, with one gated cross-attention block."""
+    return ModelArguments(cross_attention_every=3, full_chunks=2)
 
 
 def training_config(output_dir: Path, seed: int) -> UniMPTrainingConfig:
@@ -23,10 +23,10 @@ def training_config(output_dir: Path, seed: int) -> UniMPTrainingConfig:
     return UniMPTrainingConfig(
         output_dir=str(output_dir),
         seed=seed,
-        num_passes=12,
-        task_rates={"recommend": 1.0, "search": 0.4, "rate": 0.2, "explain": 0.3, "select": 0.3},
+        num_passes=10,
+        task_rates={"recommend": 1.0, "search": 0.5, "rate": 0.25, "explain": 0.25, "select": 0.5},
         per_device_train_batch_size=16,
-        learning_rate=1e-3,
+        learning_rate=2e-3,
         weight_decay=0.05,
         adam_beta2=0.98,
         warmup_steps=0.05,

@@ -1,0 +1,248 @@
+"""The command, from a folder of tables to recommendations."""
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from unimp.cli import INTERRUPTED, main, parse
+from unimp.processing.demo_store import build_demo_store
+from unimp.processing.store import write_store
+
+SMALL = """
+hidden_size: 32
+num_layers: 1
+num_heads: 2
+vocab_size: 400
+image_size: 32
+num_latents: 2
+full_chunks: 1
+item_text_length: 12
+attention_dropout: 0.1
+per_device_train_batch_size: 4
+max_steps: 3
+num_passes: 20
+learning_rate: 1e-3
+disable_tqdm: false
+task_rates: {recommend: 1, rate: 0.5}
+"""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def config(tmp_path) -> str:
+    (tmp_path / "small.yaml").write_text(SMALL)
+    return str(tmp_path / "small.yaml")
+
+
+def write_rows(path: Path, rows: list[dict]) -> None:
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@pytest.fixture
+def write_folder(tmp_path):
+    """A store of 40 items and 8 people, in one of the formats that are read."""
+
+    def write(kind: str = "parquet") -> Path:
+        items, interactions = build_demo_store(num_items=40, num_users=8)
+        folder = tmp_path / kind
+        if kind == "parquet":
+            write_store(items, interactions, folder)
+            return folder
+        (folder / "images").mkdir(parents=True)
+        rows = [dict(item) for item in items]
+        for row in rows:
+            if (picture := row.pop("image")) is not None:
+                picture.save(folder / "images" / f"{row['item_id']}.png")
+        write_rows(folder / f"items.{kind}", rows)
+        write_rows(folder / f"interactions.{kind}", [dict(event) for event in interactions])
+        return folder
+
+    return write
+
+
+# Options
+
+
+@dataclass
+class Options:
+    dataset: str = field(metadata={"help": "."})
+    size: int = 3
+    names: list[str] = field(default_factory=list)
+    fast: bool = True
+
+
+def options(tmp_path, text: str, *arguments: str) -> Options:
+    (tmp_path / "file.yaml").write_text(text)
+    return parse(["--config", str(tmp_path / "file.yaml"), *arguments], Options)[0]
+
+
+def test_the_command_line_counts_more_than_the_file_and_that_more_than_the_default(tmp_path):
+    assert options(tmp_path, "dataset: a\nsize: 5") == Options("a", 5)
+    assert options(tmp_path, "dataset: a\nsize: 5", "--size", "7", "--dataset=b") == Options("b", 7)
+    assert options(tmp_path, "dataset: a\nnames: [x, 2]\nfast: false") == Options("a", names=["x", "2"], fast=False)
+    assert options(tmp_path, "", "--dataset", "a", "--no_fast") == Options("a", fast=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "message"),
+    [
+        ("datset: a", [], "`datset` in `--config` .* is not an option: did you mean `dataset`?"),
+        ("dataset: a", ["--sise", "4"], "`--sise` is not an option: did you mean `size`?"),
+        ("dataset: a", ["--siz", "4"], "`--siz` is not an option: did you mean `size`?"),
+        ("dataset: a", ["--zzz"], "`--zzz` is not an option: there are dataset, fast, names, size."),
+        ("dataset: a\nsize: many", [], "size: invalid int value: 'many'"),
+        ("size: 4", [], "required: --dataset"),
+        ("- dataset", [], "must hold lines such as"),
+        ("dataset: [", [], "is not YAML"),
+    ],
+)
+def test_wrong_options_are_named(tmp_path, text, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        options(tmp_path, text, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        ([], 0, "usage: unimp COMMAND"),
+        (["--help"], 0, "usage: unimp COMMAND"),
+        (["trian"], 2, "unknown command 'trian': did you mean `train`?"),
+        (["train"], 1, "the following arguments are required: --dataset"),
+        (["train", "--dataset", "x", "--split", "random"], 1, "`split` must be"),
+        (["train", "--dataset", "/nowhere"], 1, "no such folder"),
+        (["train", "--dataset", "x", "--task_rates", "recommend"], 1, "`task_rates` must be JSON"),
+        (["train", "--config", "/nowhere.yaml"], 1, "/nowhere.yaml"),
+        (["recommend"], 1, "Give `--history ITEM_ID ...`"),
+        (["recommend", "--user_id", "ann"], 1, "`--user_id` needs `--dataset FOLDER`"),
+        (["recommend", "--history", "a"], 1, "unimp quickstart"),
+    ],
+)
+def test_what_is_wrong_takes_one_line(arguments, status, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == status
+    output = capsys.readouterr()
+    assert message in output.out + output.err
+    if status:
+        assert output.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["quickstart", "train", "recommend"])
+def test_help(command, capsys):
+    with pytest.raises(SystemExit) as exit_status:
+        main([command, "--help"])
+    assert exit_status.value.code == 0
+    assert "--config CONFIG" in capsys.readouterr().out
+
+
+# Training and recommending
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl", "csv"])
+def test_train_then_recommend(write_folder, tmp_path, config, capsys, kind):
+    folder, result = str(write_folder(kind)), tmp_path / "model"
+    assert main(["train", "--dataset", folder, "--output_dir", str(result), "--config", config]) == 0
+    printed = capsys.readouterr().out
+    assert "recommend" in printed
+    assert "popularity" in printed
+    metrics = json.loads((result / "metrics.json").read_text())
+    assert set(metrics["metrics"]) == {"recommend", "rate"}
+    assert metrics["split"] == "leave_one_out"
+    assert "model-index" in (result / "README.md").read_text()
+    assert main(["recommend", "--model", str(result), "--history", "item-0001", "item-0002", "--top_k", "3"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("item-") == 5
+    user = "user-0003"
+    assert main(["recommend", "--model", str(result), "--dataset", folder, "--user_id", user]) == 0
+    assert main(["recommend", "--model", str(result), "--dataset", folder, "--user_id", "nobody"]) == 1
+    assert main(["recommend", "--model", str(result), "--history", "nothing"]) == 1
+    errors = capsys.readouterr().err
+    assert "`user_id` 'nobody' is not in" in errors
+    assert "must be one of the catalogue's 40 item ids" in errors
+
+
+def test_data_that_cannot_be_used(write_folder, tmp_path, config, capsys):
+    folder = write_folder("jsonl")
+    interactions = folder / "interactions.jsonl"
+    run = ["train", "--dataset", str(folder), "--output_dir", str(tmp_path / "out"), "--config", config]
+    interactions.write_text('{"user_id": "u", "item_id": "gone", "timestamp": 1}\n')
+    assert main(run) == 1
+    interactions.write_text("")
+    assert main(run) == 1
+    interactions.unlink()
+    assert main(run) == 1
+    errors = capsys.readouterr().err.splitlines()
+    assert len([line for line in errors if line.startswith("unimp: ")]) == 3
+    assert not [line for line in errors if "Traceback" in line]
+
+
+def test_ratings_that_are_no_numbers_are_counted(write_folder, tmp_path, config, caplog):
+    folder = write_folder("jsonl")
+    rows = [json.loads(line) for line in (folder / "interactions.jsonl").read_text().splitlines()]
+    for row in rows[:3]:
+        row["rating"] = float("nan")
+    write_rows(folder / "interactions.jsonl", rows)
+    arguments = ["train", "--dataset", str(folder), "--output_dir", str(tmp_path / "out"), "--config", config]
+    with caplog.at_level("WARNING"):
+        assert main(arguments) == 0
+    assert "altered 3 rows" in caplog.text
+
+
+def test_nothing_to_resume(write_folder, tmp_path, config, capsys):
+    arguments = ["train", "--dataset", str(write_folder()), "--output_dir", str(tmp_path / "out"), "--config", config]
+    assert main([*arguments, "--resume"]) == 1
+    assert "there is no checkpoint in" in capsys.readouterr().err
+
+
+def test_an_interrupted_run_goes_on_where_it_was(write_folder, tmp_path, config):
+    folder = write_folder()
+    command = [sys.executable, "-m", "unimp.cli", "train", "--dataset", str(folder), "--config", config]
+    command += ["--max_steps", "60", "--output_dir"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen([*command, str(tmp_path / "cut")], stderr=subprocess.PIPE, env=environment) as process:
+        seen = b""
+        while b"5/60 " not in seen:
+            seen += process.stderr.read1() or pytest.fail(seen.decode())
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read().decode()
+        assert process.wait(timeout=60) == INTERRUPTED, rest
+    assert "Go on with --resume." in rest
+    assert "Traceback" not in rest
+    [checkpoint] = (tmp_path / "cut").glob("checkpoint-*")
+    assert 5 <= int(checkpoint.name.partition("-")[2]) < 60
+    for arguments in ([str(tmp_path / "cut"), "--resume"], [str(tmp_path / "whole")]):
+        subprocess.run([*command, *arguments], env=environment, check=True, capture_output=True, timeout=120)
+    cut, whole = (load_file(tmp_path / name / "model.safetensors") for name in ("cut", "whole"))
+    torch.testing.assert_close(cut, whole, rtol=0, atol=0)
+
+
+def test_a_picture_of_any_kind_is_read(write_folder, tmp_path, config):
+    folder = write_folder("csv")
+    picture = next((folder / "images").iterdir())
+    buffer = io.BytesIO()
+    Image.new("L", (5, 9)).save(buffer, format="JPEG")
+    picture.write_bytes(buffer.getvalue())
+    assert main(["train", "--dataset", str(folder), "--output_dir", str(tmp_path / "out"), "--config", config]) == 0

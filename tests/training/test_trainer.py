@@ -1,0 +1,331 @@
+"""A few steps: what is trained, how the loss is put together, and that nothing is lost on the way."""
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from peft import LoraConfig, PeftModel
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from unimp.training.card import write_model_card
+from unimp.training.loss import token_weighted_loss
+from unimp.training.recipe import load
+from unimp.training.trainer import UniMPTrainer, UniMPTrainingConfig, new_module_names
+
+SHARED_RUN = Path(__file__).with_name("distributed_run.py")
+
+
+def weights(model) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def moved(before, model) -> set[str]:
+    return {name for name, parameter in model.named_parameters() if not torch.equal(before[name], parameter)}
+
+
+def part(name: str) -> str:
+    """`model.cross_attention.0.norm.weight` to `cross_attention`."""
+    return name.removeprefix("model.").partition(".")[0]
+
+
+def open_gates(model) -> None:
+    """A closed gate passes no gradient on to what lies behind it."""
+    for name, parameter in model.named_parameters():
+        if name.endswith("_gate"):
+            parameter.data.fill_(0.5)
+
+
+def prepared(trainer, number=8) -> dict[str, torch.Tensor]:
+    return trainer.data_collator([trainer.train_dataset[n] for n in range(number)])
+
+
+# What trains
+
+
+def test_a_few_steps_lower_the_loss(make_trainer):
+    trainer = make_trainer(max_steps=25, learning_rate=3e-3, task_rates={"recommend": 1.0, "rate": 1.0})
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
+    assert {"surprise_item", "surprise_rating"} <= set(trainer.state.log_history[-2])
+
+
+PARTS = {"resampler", "key_values", "cross_attention", "markers", "behaviors", "item_rows", "item_norm"}
+
+
+@pytest.mark.parametrize(("policy", "parts"), [("all", PARTS | {"language_model"}), ("new", PARTS)])
+def test_what_should_train_moves_and_what_is_frozen_does_not(make_trainer, built, policy, parts):
+    open_gates(built[0])
+    before = weights(built[0])
+    make_trainer(built, train_policy=policy, max_steps=6).train()
+    changed = moved(before, built[0])
+    assert {part(name) for name in changed} == parts
+    should = {name for name in before if part(name) in parts}
+    assert {name for name in should - changed if "bias" not in name} == set()
+    assert not any(part(name) == "vision_encoder" for name in changed)
+
+
+# The loss
+
+
+def test_the_loss_is_the_weighted_one(make_trainer, built):
+    trainer = make_trainer(built, focal_gamma=2.0, task_weights={"recommend": 3.0}, role_weights={"rating": 0.5})
+    batch = prepared(trainer)
+    with torch.no_grad():
+        loss = trainer.compute_loss(trainer.model, dict(batch), num_items_in_batch=10)
+        inputs = {key: value for key, value in batch.items() if key not in ("roles", "loss_weights")}
+        outputs = trainer.model(**inputs)
+    expected = token_weighted_loss(outputs.log_probs, batch["loss_weights"], 2.0, 10)
+    assert loss.item() == pytest.approx(expected.item())
+    assert loss.item() != pytest.approx(outputs.loss.item() * (batch["labels"] != -100).sum().item() / 10)
+    assert "roles" in batch  # nothing was taken out of the caller's batch
+
+
+def gradients(trainer, batch) -> torch.Tensor:
+    trainer.model.zero_grad()
+    trainer.training_step(trainer.model, dict(batch), num_items_in_batch=torch.tensor(10))
+    return torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None])
+
+
+def test_weights_change_the_gradient(make_trainer, built):
+    trainer = make_trainer(built, focal_gamma=0.0, task_weights={}, task_rates={"explain": 1.0})
+    batch = prepared(trainer)
+    plain = gradients(trainer, batch)
+    twice = gradients(trainer, {**batch, "loss_weights": 2 * batch["loss_weights"]})
+    torch.testing.assert_close(twice, 2 * plain)
+    ratings = gradients(trainer, {**batch, "loss_weights": batch["loss_weights"] * (batch["roles"] == 2)})
+    words = gradients(trainer, {**batch, "loss_weights": batch["loss_weights"] * (batch["roles"] == 3)})
+    torch.testing.assert_close(ratings + words, plain, rtol=1e-4, atol=1e-6)
+    assert ratings.norm() > 0
+    assert words.norm() > 0
+    trainer.args.focal_gamma = 2.0
+    assert not torch.allclose(gradients(trainer, batch), plain, rtol=1e-2)
+
+
+SGD = {"optim": "sgd", "learning_rate": 0.1, "max_grad_norm": 0.0, "max_steps": 2, "use_cpu": True}
+
+
+def test_gradient_accumulation_is_exact(make_trainer, build_model):
+    results = []
+    for batch_size, accumulation in ((8, 1), (2, 4)):
+        trainer = make_trainer(
+            build_model(), per_device_train_batch_size=batch_size, gradient_accumulation_steps=accumulation, **SGD
+        )
+        before = weights(trainer.model)
+        trainer.train()
+        results.append((weights(trainer.model), trainer.state.log_history[0]["loss"]))
+    (one, loss), (four, accumulated) = results
+    assert any((one[name] - before[name]).abs().max() > 1e-3 for name in one)
+    torch.testing.assert_close(one, four, rtol=1e-4, atol=1e-6)
+    assert loss == pytest.approx(accumulated, rel=1e-5)
+
+
+def test_two_processes_give_what_one_with_the_doubled_batch_gives(make_trainer, tmp_path):
+    trainer = make_trainer(per_device_train_batch_size=8, **SGD)
+    trainer.train()
+    # Not `accelerate launch --cpu`: without MPI it starts a single process.
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(SHARED_RUN)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    settings = json.dumps({"per_device_train_batch_size": 4, **SGD})
+    done = subprocess.run(
+        [*launch, str(tmp_path / "two"), settings], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    two, log = torch.load(tmp_path / "two" / "weights.pt")
+    torch.testing.assert_close(weights(trainer.model), two, rtol=1e-4, atol=1e-6)
+    assert log["processes"] == 2
+    assert log["loss"] == pytest.approx(trainer.state.log_history[0]["loss"], rel=1e-4)
+    surprises = {name: value for name, value in trainer.state.log_history[0].items() if name.startswith("surprise")}
+    assert {name: log[name] for name in surprises} == pytest.approx(surprises, rel=1e-4)
+
+
+def test_evaluation_loss(make_trainer, split, built):
+    trainer = make_trainer(built, eval_dataset=split.test, focal_gamma=0.0, task_weights={}, max_steps=20)
+    before = trainer.evaluate()
+    assert before["eval_loss"] == pytest.approx(6, abs=1.5)  # about log(400), the size of the vocabulary
+    assert before["eval_surprise_item"] == pytest.approx(3.7, abs=1)
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] < before["eval_loss"]
+
+
+# Saving and resuming
+
+
+def test_a_resumed_run_is_the_same_run(make_trainer, tmp_path):
+    dropouts = {"attention_dropout": 0.2, "item_dropout": 0.3}
+    settings = {"max_steps": 6, "save_strategy": "steps", "save_steps": 3, "gradient_accumulation_steps": 2}
+    settings |= {"lr_scheduler_type": "cosine", "warmup_steps": 2}
+    straight = make_trainer(model=dropouts, **settings)
+    straight.train()
+    checkpoint = str(tmp_path / "out" / "checkpoint-3")
+    assert not torch.equal(load(checkpoint)[0].model.markers.weight, straight.model.model.markers.weight)
+    torch.manual_seed(123)
+    resumed = make_trainer(load(checkpoint), **settings, output_dir=str(tmp_path / "again"))
+    resumed.train(resume_from_checkpoint=checkpoint)
+    assert resumed.state.global_step == 6
+    torch.testing.assert_close(weights(straight.model), weights(resumed.model), rtol=0, atol=0)
+    losses = [[e["loss"] for e in trainer.state.log_history if "loss" in e] for trainer in (straight, resumed)]
+    assert losses[0] == losses[1]
+
+
+def test_checkpoints_are_complete_and_safe(make_trainer, tmp_path):
+    trainer = make_trainer(save_strategy="steps", save_steps=4)
+    trainer.train()
+    trainer.save_model()
+    folder, checkpoint = tmp_path / "out", tmp_path / "out" / "checkpoint-4"
+    for place in (folder, checkpoint):
+        names = {path.name for path in place.iterdir() if path.is_file()}
+        assert {"model.safetensors", "config.json", "processor_config.json", "catalog.parquet"} <= names
+        assert {"modeling_unimp.py", "processing_unimp.py"} <= names
+        state = {"training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth"}
+        assert not {name for name in names - state if name.endswith((".bin", ".pt", ".pth", ".pkl"))}
+    assert (folder / "README.md").is_file()
+    model = AutoModelForImageTextToText.from_pretrained(checkpoint, trust_remote_code=True)
+    assert AutoProcessor.from_pretrained(checkpoint, trust_remote_code=True).catalog.item_ids
+    assert not moved(weights(trainer.model), model)
+
+
+def test_the_card_has_the_metrics_once_there_are_some(make_trainer, tmp_path):
+    trainer = make_trainer()
+    trainer.create_model_card()
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert card.data.eval_results is None
+    assert "Not evaluated yet." in card.text
+    trainer.evaluation_metrics = {"recommend": {"hr@10": 0.25, "ndcg@10": 0.125}, "rate": {"rmse": 1.0}}
+    trainer.create_model_card()
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    results = {(entry.task_type, entry.metric_type): entry.metric_value for entry in card.data.eval_results}
+    assert results == {
+        ("unimp-recommend", "hr@10"): 0.25,
+        ("unimp-recommend", "ndcg@10"): 0.125,
+        ("unimp-rate", "rmse"): 1,
+    }
+    assert card.data.to_dict()["model-index"][0]["name"] == "out"
+    assert "| recommend | hr@10 | 0.2500 |" in card.text
+
+
+def test_a_card_of_a_folder_with_a_plain_name(built, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_model_card(Path("."), built[0], UniMPTrainingConfig(output_dir="."), {"rate": {"rmse": 1.0}})
+    assert ModelCard.load("README.md").data.to_dict()["model-index"][0]["name"] == tmp_path.name
+
+
+# Adapters
+
+
+def lora() -> LoraConfig:
+    return LoraConfig(
+        r=4, target_modules=r".*language_model.*\.(q_proj|v_proj)", task_type="CAUSAL_LM", modules_to_save=None
+    )
+
+
+def test_every_new_module_is_named(built):
+    model = built[0]
+    names = new_module_names(model)
+    model.set_trainable("new")
+    for name, parameter in model.named_parameters():
+        module = name.rpartition(".")[0]
+        covered = any(f"{module}.".find(f"{new}.") >= 0 for new in names)
+        assert covered == parameter.requires_grad, name
+
+
+def test_adapters_and_new_modules_train_and_come_back(make_trainer, build_model, built, tmp_path):
+    open_gates(built[0])
+    config, before = lora(), weights(built[0])
+    trainer = make_trainer(built, peft_config=config, max_steps=6)
+    assert config.modules_to_save is None  # the caller's configuration stays as it was
+    trainer.train()
+    after = {name.removeprefix("base_model.model."): p for name, p in trainer.model.named_parameters()}
+    for name, old in before.items():
+        place = next(f"{prefix}" for prefix in (name, *_saved_names(name)) if prefix in after)
+        trained = part(name) in PARTS
+        if trained and not name.endswith("bias"):
+            assert not torch.equal(after[place], old), name
+        elif not trained:
+            assert torch.equal(after[place], old), name
+    adapters = {name for name in after if "lora_B" in name}
+    assert len(adapters) == 4
+    assert all(after[name].any() for name in adapters)
+
+    trainer.save_model()
+    folder = tmp_path / "out"
+    assert (folder / "adapter_model.safetensors").is_file()
+    assert not list(folder.glob("adapter*.bin"))
+    assert AutoProcessor.from_pretrained(folder, trust_remote_code=True).catalog.item_ids
+    base = build_model()[0]
+    open_gates(base)
+    loaded = PeftModel.from_pretrained(base, folder).eval()
+    batch = prepared(trainer, 4)
+    inputs = {key: value for key, value in batch.items() if key not in ("roles", "loss_weights")}
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(**inputs).log_probs, trainer.model.eval()(**inputs).log_probs)
+
+
+def _saved_names(name: str) -> list[str]:
+    """Where PEFT puts the trained copy of a parameter, or the original of one that it adapts."""
+    steps = name.split(".")
+    places = [".".join([*steps[:n], "modules_to_save.default", *steps[n:]]) for n in range(1, len(steps))]
+    return [*places, ".".join([*steps[:-1], "base_layer", steps[-1]])]
+
+
+# Settings
+
+
+@pytest.mark.parametrize(
+    "fields", [{"activation_checkpointing": True}, {"bf16": True, "use_cpu": True}, {"cache_pictures": False}]
+)
+def test_ways_of_running_give_about_the_same_loss(make_trainer, build_model, fields):
+    losses = []
+    for extra in ({}, fields):
+        trainer = make_trainer(build_model(), max_steps=2, **extra)
+        trainer.train()
+        losses.append(trainer.state.log_history[1]["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=2e-2 if "bf16" in fields else 1e-5)
+
+
+def test_nothing_warns(make_trainer):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make_trainer(max_steps=2).train()
+
+
+def test_weights_may_be_json():
+    config = UniMPTrainingConfig(output_dir="x", task_rates='{"rate": 2}', role_weights=None)
+    assert (config.task_rates, config.role_weights, config.task_weights) == ({"rate": 2}, {}, {"recommend": 2.0})
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"task_rates": {"recomend": 1}}, "`task_rates` must give numbers to some of recommend, .*recomend"),
+        ({"task_weights": "rate"}, "`task_weights` must be JSON such as"),
+        ({"role_weights": {"item": -1}}, "`role_weights` must be numbers of at least 0, got -1"),
+        ({"role_weights": "[1]"}, "`role_weights` must give numbers"),
+        ({"train_policy": "some"}, "`train_policy` must be 'all' or 'new'"),
+        ({"focal_gamma": -1.0}, "`focal_gamma` must not be negative"),
+        ({"behavior_dropout": 1.5}, "`behavior_dropout` must lie between 0 and 1"),
+        ({"num_passes": 0}, "`num_passes` must be at least 1"),
+    ],
+)
+def test_wrong_settings_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        UniMPTrainingConfig(output_dir="x", **fields)
+
+
+def test_a_model_without_the_catalogue_is_refused(build_model, split):
+    model, processor = build_model()
+    model.config.num_items -= 1
+    with pytest.raises(ValueError, match=r"39 item codes, .* 40 items: call `processor.index_catalog"):
+        UniMPTrainer(model, UniMPTrainingConfig(output_dir="x"), processor, split.train)
+
+
+def test_data_without_examples_is_refused(built, split):
+    args = UniMPTrainingConfig(output_dir="x", task_rates={"search": 1.0})
+    with pytest.raises(ValueError, match="`train_dataset` has no example of search"):
+        UniMPTrainer(*built[:1], args, built[1], split.train.remove_columns("query"))

@@ -1,0 +1,105 @@
+"""One training run from a store to a saved, evaluated model."""
+
+import json
+import logging
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from ..processing import UniMPProcessor
+from ..processing.splits import Split
+from ..processing.store import Store
+from .evaluation import evaluate
+from .recipe import ModelArguments, build, load
+from .trainer import UniMPTrainer, UniMPTrainingConfig
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run leaves: the trained model and its processor, seconds of training, and figures by task and system."""
+
+    model: PreTrainedModel
+    processor: UniMPProcessor
+    seconds: float
+    metrics: dict[str, dict[str, dict[str, float]]]
+
+
+class StopOnInterrupt(TrainerCallback):
+    """On Ctrl-C, finish the step, save a checkpoint and stop; a second Ctrl-C stops at once."""
+
+    def __init__(self) -> None:
+        self.interrupted = False
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Listen for Ctrl-C."""
+        self._previous = signal.signal(signal.SIGINT, self._interrupt)
+
+    def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Give Ctrl-C back."""
+        signal.signal(signal.SIGINT, self._previous)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self.interrupted = True
+        signal.signal(signal.SIGINT, self._previous)
+        logger.warning("Interrupted: saving a checkpoint after this step ...")
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> TrainerControl:
+        """Save and stop when interrupted; several processes stop after the same step."""
+        if args.world_size > 1:
+            interrupted = torch.tensor(int(self.interrupted), device=args.device)
+            torch.distributed.all_reduce(interrupted, torch.distributed.ReduceOp.MAX)
+            self.interrupted = bool(interrupted)
+        if self.interrupted:
+            control.should_save = control.should_training_stop = True
+        return control
+
+
+def run(
+    store: Store, split: Split, model_arguments: ModelArguments, training: UniMPTrainingConfig, resume: bool = False
+) -> Result | None:
+    """
+    Build, train, save and evaluate on the people (or events) held out for test: weights, processor, catalogue, code,
+    model card and `metrics.json`, all in `training.output_dir`.
+
+    Args:
+        resume (`bool`): go on from the last checkpoint in `training.output_dir`, exactly.
+
+    Returns:
+        [`Result`], or `None` when interrupted; a checkpoint that `resume` continues is then in `training.output_dir`.
+    """
+    set_seed(training.seed)
+    checkpoint = _last_checkpoint(training.output_dir) if resume else None
+    model, processor = build(store, model_arguments) if checkpoint is None else load(checkpoint)
+    stop = StopOnInterrupt()
+    trainer = UniMPTrainer(model, training, processor, split.train, callbacks=[stop])
+    logger.info("Training on %s examples of %s people ...", f"{len(trainer.train_dataset):,}", f"{len(split.train):,}")
+    start = time.perf_counter()
+    trainer.train(resume_from_checkpoint=checkpoint)
+    seconds = time.perf_counter() - start
+    if stop.interrupted:
+        logger.warning("Interrupted at step %d. Go on with --resume.", trainer.state.global_step)
+        return None
+    trainer.save_model()
+    metrics = evaluate(model, processor, split.test, split.train, list(training.task_rates))
+    trainer.evaluation_metrics = {task: systems["model"] for task, systems in metrics.items()}
+    trainer.create_model_card()
+    if trainer.is_world_process_zero():
+        report = {"split": split.name, "test_people": len(split.test), "seconds": seconds, "metrics": metrics}
+        Path(training.output_dir, "metrics.json").write_text(json.dumps(report, indent=2), encoding="utf-8")
+    return Result(model, processor, seconds, metrics)
+
+
+def _last_checkpoint(folder: str) -> str:
+    checkpoint = get_last_checkpoint(folder) if Path(folder).is_dir() else None
+    if checkpoint is None:
+        raise ValueError(f"`--resume`: there is no checkpoint in `output_dir` {folder}; start without it.")
+    return checkpoint
