@@ -14,7 +14,7 @@ PACKAGES = {
 setup(
     name="unimp",
     version="0.1.0",
-    description="Unified multi-modal personalisation: recommend, search, rate, explain and select from pictures and text",
+    description="Unified multi-modal personalisation: recommend, search, rate, explain, select from pictures and text",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

@@ -27,7 +27,6 @@ from unimp.training.metrics import bootstrap_interval, paired_ratio_interval, ra
 from unimp.training.recipe import build
 from unimp.training.trainer import UniMPTrainer
 
-
 METRICS = ("hr@10", "ndcg@10")
 
 
@@ -44,7 +43,7 @@ def train_and_rank(seed: int, pictures: bool, folder: str) -> tuple[dict[str, np
     start = time.perf_counter()
     trainer.train()
     seconds = time.perf_counter() - start
-    samples = evaluation.test_samples(split.test, "recommend", processor.catalog.item_ids)
+    samples = evaluation.held_out_samples(split.test, "recommend", processor.catalog.item_ids)
     model.eval()
     ranks = {
         "model": evaluation.evaluate_ranking(model, processor, samples, "recommend"),
@@ -77,7 +76,9 @@ def main() -> None:
 def report(ranks: dict[str, np.ndarray]) -> None:
     """Print figures with intervals, and paired ratios."""
     people = len(ranks["popularity"])
-    print(f"\n{people} held-out people, {torch.get_num_threads()} threads\n\n| system | HR@10 | NDCG@10 |\n|---|---|---|")
+    print(
+        f"\n{people} held-out people, {torch.get_num_threads()} threads\n\n| system | HR@10 | NDCG@10 |\n|---|---|---|"
+    )
     values = {name: ranking_values(system, (10,)) for name, system in ranks.items()}
     for name, by_metric in values.items():
         cells = []

@@ -89,6 +89,43 @@ class ItemDecodingMixin:
             inputs = {"input_ids": tokens, "past_key_values": outputs.past_key_values, "prefill": outputs.prefill}
         return answers
 
+    @torch.no_grad()
+    def score_texts(self, texts: list[list[int]], **inputs: Any) -> torch.Tensor:
+        """
+        Log-probability of each of some given answers after a prompt that text follows: the prompt is read once.
+
+        Args:
+            texts (`list[list[int]]`): text tokens of the answers, the same for all samples.
+            inputs: a left-padded prompt, see [`UniMPForConditionalGeneration.forward`].
+
+        Returns:
+            `torch.Tensor` of shape `(batch, answers)`.
+        """
+        outputs = self(**inputs, use_cache=True, logits_to_keep=1)
+        length, batch = max(map(len, texts)), len(inputs["input_ids"])
+        tokens = torch.full((len(texts), length), -100, device=self.device)
+        for row, text in zip(tokens, texts, strict=True):
+            row[: len(text)] = torch.tensor(text)
+        first = outputs.logits[:, -1].float().log_softmax(-1)[:, tokens[:, 0]]
+        if length == 1:
+            return first
+        # The rest of every answer after every prompt: `answers` rows a sample, sharing nothing but the prompt's cache.
+        outputs.past_key_values.batch_repeat_interleave(len(texts))
+        prefill = outputs.prefill.repeat_interleave(len(texts))
+        rest = tokens.repeat(batch, 1)
+        mask = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"]))
+        mask = torch.cat([mask.repeat_interleave(len(texts), dim=0), (rest[:, :-1] >= 0).long()], dim=1)
+        logits = self(
+            input_ids=rest[:, :-1].clamp(min=0),
+            attention_mask=mask,
+            past_key_values=outputs.past_key_values,
+            prefill=prefill,
+        ).logits
+        picked = -torch.nn.functional.cross_entropy(
+            logits.float().transpose(1, 2), rest[:, 1:], ignore_index=-100, reduction="none"
+        )
+        return first + picked.sum(-1).view(batch, len(texts))
+
     def prepare_inputs_for_generation(self, input_ids: torch.Tensor, **kwargs: Any) -> dict[str, Any]:
         """Hand the prompt's pictures, behaviours and new items over once, with the prompt."""
         model_inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)

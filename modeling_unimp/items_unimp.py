@@ -68,8 +68,8 @@ class UniMPItemContent(nn.Module):
         )
         has_image = image_embeddings.any(dim=-1, keepdim=True)
         image = (image_embeddings - self.image_mean) * self.image_scale * has_image
-        # Of length 1 each (0 where nothing is known): what a projection adds to a row then starts as large as the row's
-        # learned part, and a training step moves it no faster, however wide the content is.
+        # Of length 1 each (0 where nothing is known): what a projection adds to a row then starts as large as the
+        # row's learned part, and a training step moves it no faster, however wide the content is.
         parts = (nn.functional.normalize(part.float(), dim=-1).to(text) for part in (text, image, features))
         return torch.cat(list(parts), dim=-1)
 

@@ -81,7 +81,7 @@ class UniMPModel(UniMPPreTrainedModel):
 
     def __init__(self, config: UniMPConfig) -> None:
         super().__init__(config)
-        self.vision_encoder = AutoModel.from_config(config.vision_config)
+        self.vision_encoder = AutoModel.from_config(config.vision_config).eval()
         self.resampler = UniMPPerceiverResampler(config)
         self.language_model = AutoModel.from_config(config.text_config)
         # Some swallow keyword arguments instead: `forward` notices those.

@@ -1,6 +1,6 @@
 """What the models return."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from transformers.cache_utils import Cache
@@ -24,6 +24,11 @@ class UniMPPrefill:
     key_values: list[tuple[torch.Tensor, torch.Tensor]] | None
     image_index: torch.Tensor | None
     image_count: torch.Tensor
+
+    def repeat_interleave(self, repeats: int) -> "UniMPPrefill":
+        """For that many continuations of every sample; the pictures stay shared."""
+        index = None if self.image_index is None else self.image_index.repeat_interleave(repeats, dim=0)
+        return replace(self, image_index=index, image_count=self.image_count.repeat_interleave(repeats))
 
 
 @dataclass

@@ -167,34 +167,40 @@ class UniMPSearchPipeline(UniMPRecommendPipeline):
 
 class UniMPRatePipeline(UniMPPipeline):
     """
-    `{"history": [...], "item": ...}` to `{"rating"}`: how the person will rate the item; `None` where the model's
-    answer is no rating of its range.
+    `{"history": [...], "item": ...}` to `{"rating"}`: the mean of what the person may rate the item, each rating as
+    probable as the model finds it. It need not be a rating that can be given, and errs least.
     """
 
     task_name = "rate"
-    max_new_tokens = 8
+
+    def _forward(self, inputs: dict[str, Any]) -> list[float]:
+        levels, texts = self.processor.rating_answers()
+        probabilities = self.model.score_texts(texts, **inputs["model_inputs"]).softmax(-1)
+        return (probabilities.cpu() @ levels).tolist()
+
+    def postprocess(self, ratings: list[float]) -> list[dict[str, Any]]:
+        """A rating a request."""
+        return [{"rating": rating} for rating in ratings]
+
+
+class UniMPExplainPipeline(UniMPPipeline):
+    """
+    `{"history": [...], "item": ...}` to `{"rating", "explanation"}`: one text, both its parts; `None` for a part that
+    is not in it.
+    """
+
+    task_name = "explain"
 
     def _forward(self, inputs: dict[str, Any]) -> list[list[int]]:
         prompt = inputs["model_inputs"]
         generated = self.model.generate(
             **prompt,
             do_sample=False,
-            max_new_tokens=self.max_new_tokens,
+            max_new_tokens=64,
             eos_token_id=self.processor.tokenizer.eos_token_id,
             pad_token_id=self.processor.tokenizer.eos_token_id,
         )
         return generated[:, prompt["input_ids"].shape[1] :].tolist()
-
-    def postprocess(self, generated: list[list[int]]) -> list[dict[str, Any]]:
-        """Tokens to a rating."""
-        return [{"rating": self.processor.read_answer(answer)[0]} for answer in generated]
-
-
-class UniMPExplainPipeline(UniMPRatePipeline):
-    """`{"history": [...], "item": ...}` to `{"rating", "explanation"}`: one answer, both its parts."""
-
-    task_name = "explain"
-    max_new_tokens = 64
 
     def postprocess(self, generated: list[list[int]]) -> list[dict[str, Any]]:
         """Tokens to a rating and an explanation."""

@@ -29,6 +29,7 @@ from .tasks_unimp import (
     get_task,
     is_list,
     read_answer,
+    write_answer,
 )
 
 logger = logging.get_logger(__name__)
@@ -114,6 +115,8 @@ class UniMPProcessor(ProcessorMixin):
             the older ones as their code alone; `None` for all.
         max_length (`int`, defaults to 1024): tokens of a prompt. Of a longer history the oldest chunks are left out.
         rating_range, behavior_kinds, max_words, item_text_length: see [`ChunkFormat`].
+        rating_levels (`Sequence[float]`, *optional*): ratings that people give; the whole numbers of `rating_range` by
+            default.
     """
 
     def __init__(
@@ -125,6 +128,7 @@ class UniMPProcessor(ProcessorMixin):
         full_chunks: int | None = 5,
         max_length: int = 1024,
         rating_range: Sequence[float] = (1.0, 5.0),
+        rating_levels: Sequence[float] | None = None,
         behavior_kinds: Sequence[str] = (),
         max_words: int = 20,
         item_text_length: int = 64,
@@ -142,6 +146,7 @@ class UniMPProcessor(ProcessorMixin):
         self.full_chunks = full_chunks
         self.max_length = max_length
         self.rating_range = list(rating_range)
+        self.rating_levels = None if rating_levels is None else list(rating_levels)
         self.behavior_kinds = list(behavior_kinds)
         self.max_words = max_words
         self.item_text_length = item_text_length
@@ -154,8 +159,13 @@ class UniMPProcessor(ProcessorMixin):
             value = getattr(self, name)
             if not (isinstance(value, int) and value >= minimum) and not (name == "full_chunks" and value is None):
                 raise ValueError(f"`{name}` must be a whole number of at least {minimum}, got {value!r}.")
-        if len(self.rating_range) != 2 or not self.rating_range[0] <= self.rating_range[1]:
+        low, high = self.rating_range if len(self.rating_range) == 2 else (1, 0)
+        if not low <= high:
             raise ValueError(f"`rating_range` must be the lowest and the highest rating, got {self.rating_range}.")
+        if self.rating_levels is None:
+            self.rating_levels = [low + step for step in range(int(high - low) + 1)]
+        if not self.rating_levels or not all(low <= level <= high for level in self.rating_levels):
+            raise ValueError(f"`rating_levels` must lie within {self.rating_range}, got {self.rating_levels}.")
         _ = self.format  # checks `order`
 
     @property
@@ -533,6 +543,12 @@ class UniMPProcessor(ProcessorMixin):
         """Item ids of the item codes among `token_ids`."""
         codes = (int(token) - self.format.first_item_id for token in token_ids)
         return [self.catalog.item_ids[code] for code in codes if 0 <= code < len(self.catalog)]
+
+    def rating_answers(self) -> tuple[torch.Tensor, list[list[int]]]:
+        """The ratings that an answer may give, `[levels]`, and each as the tokens of a whole answer."""
+        end = [self.tokenizer.eos_token_id]
+        texts = [self.format.text(text) + end for level in self.rating_levels for _, text in write_answer(level, None)]
+        return torch.tensor(self.rating_levels), texts
 
     def read_answer(self, token_ids: Iterable[int]) -> tuple[float | None, str | None]:
         """Rating and explanation of a text answer; `None` for a part that is not there or makes no sense."""

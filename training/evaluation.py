@@ -26,12 +26,12 @@ Metrics = dict[str, float]
 CUTOFFS = (5, 10)
 
 
-def test_samples(
+def held_out_samples(
     sequences: Dataset,
     task: str,
     item_ids: Sequence[str],
-    seed: int = 0,  # noqa: PT028 - no test of pytest's
-    settings: MixtureSettings | None = None,  # noqa: PT028
+    seed: int = 0,
+    settings: MixtureSettings | None = None,
 ) -> list[Sample]:
     """
     One request a person, with its `answer`: the last event is the target, everything before it the history. People
@@ -63,18 +63,23 @@ def _without_answer(sample: Sample) -> Sample:
 
 
 def evaluate_ranking(
-    model: PreTrainedModel, processor: UniMPProcessor, samples: list[Sample], task: str, batch_size: int = 64
+    model: PreTrainedModel,
+    processor: UniMPProcessor,
+    samples: list[Sample],
+    task: str,
+    batch_size: int = 64,
+    catalog_features: torch.Tensor | None = None,
 ) -> np.ndarray:
     """
     Rank of every sample's answer among the whole catalogue, `[samples]`; in recommend without the items of the history
-    (an answer that is one of them has no rank: infinite), in search with them.
+    (an answer that is one of them has no rank: infinite), in search with them. `catalog_features` are those of
+    [`UniMPProcessor.encode_pictures`], if they are at hand.
     """
     model.eval()
-    features = processor.encode_pictures(model)
     ranks = []
     for start in tqdm(range(0, len(samples), batch_size), f"Evaluating {task}", leave=False):
         batch = samples[start : start + batch_size]
-        inputs = processor([_without_answer(sample) for sample in batch], task=task, catalog_features=features)
+        inputs = processor([_without_answer(sample) for sample in batch], task=task, catalog_features=catalog_features)
         scores = model.score_items(**inputs.to(model.device)).cpu()
         ranks.append(_answer_ranks(scores, batch, task, processor))
     return np.concatenate(ranks)
@@ -126,16 +131,16 @@ def evaluate_ratings(
     batch_size: int = 64,
 ) -> Metrics:
     """
-    RMSE and MAE; an answer that is no rating counts as `fallback`, and `unreadable` says how often that was. In
-    explain also `bleu` (BLEU-4 of all explanations together).
+    RMSE and MAE. In explain also `bleu` (BLEU-4 of all explanations together) and `unreadable`: how often the text had
+    no rating, which then counts as `fallback`.
     """
     pipeline_class = UniMPExplainPipeline if task == "explain" else UniMPRatePipeline
     answers = list(_answers(pipeline_class(model=model.eval(), processor=processor), samples, batch_size))
     items = [sample["item"] for sample in samples]
     ratings = [fallback if answer["rating"] is None else answer["rating"] for answer in answers]
     metrics = rating_metrics(ratings, [item[Columns.RATING] for item in items])
-    metrics["unreadable"] = sum(answer["rating"] is None for answer in answers) / len(answers)
     if task == "explain":
+        metrics["unreadable"] = sum(answer["rating"] is None for answer in answers) / len(answers)
         explanations = [answer["explanation"] or "" for answer in answers]
         metrics["bleu"] = bleu_score(explanations, [[item[Columns.EXPLANATION]] for item in items]).item()
     return metrics
@@ -168,7 +173,12 @@ def mean_rating(train: Dataset, rating_range: Sequence[float]) -> float:
 
 
 def evaluate(
-    model: PreTrainedModel, processor: UniMPProcessor, test: Dataset, train: Dataset, tasks: Sequence[str]
+    model: PreTrainedModel,
+    processor: UniMPProcessor,
+    test: Dataset,
+    train: Dataset,
+    tasks: Sequence[str],
+    catalog_features: torch.Tensor | None = None,
 ) -> dict[str, dict[str, Metrics]]:
     """
     Every task on the people of `test`, beside what needs no model.
@@ -177,28 +187,34 @@ def evaluate(
         test (`datasets.Dataset`): sequences whose last event is the target.
         train (`datasets.Dataset`): sequences that were trained on, for the baselines.
         tasks: which ones; a task that no person of `test` has an answer for is left out, and logged.
+        catalog_features: see [`evaluate_ranking`].
 
     Returns:
         By task, by system (`model`, `popularity`, `random`, ...), by metric.
     """
     results = {}
     for task in tasks:
-        samples = test_samples(test, task, processor.catalog.item_ids)
+        samples = held_out_samples(test, task, processor.catalog.item_ids)
         if samples:
-            results[task] = _evaluate_task(model, processor, samples, task, train)
+            results[task] = _evaluate_task(model, processor, samples, task, train, catalog_features)
         else:
             logger.info("Nobody's last event has an answer to %s: not evaluated.", task)
     return results
 
 
 def _evaluate_task(
-    model: PreTrainedModel, processor: UniMPProcessor, samples: list[Sample], task: str, train: Dataset
+    model: PreTrainedModel,
+    processor: UniMPProcessor,
+    samples: list[Sample],
+    task: str,
+    train: Dataset,
+    catalog_features: torch.Tensor | None,
 ) -> dict[str, Metrics]:
     if task == "select":
         return {"model": evaluate_selection(model, processor, samples), "random": random_selection(samples)}
     if TASKS[task].answer == "item":
         ranks = {
-            "model": evaluate_ranking(model, processor, samples, task),
+            "model": evaluate_ranking(model, processor, samples, task, catalog_features=catalog_features),
             "popularity": popularity_ranks(samples, train, processor, task),
             "random": random_ranks(samples, processor, task=task),
         }

@@ -3,13 +3,15 @@
 import logging
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
+from torch.utils.data import Sampler
 
 from ..processing import TASKS, Columns, UniMPProcessor
 
@@ -167,6 +169,35 @@ def _draw_sample(
         events = [{key: value for key, value in event.items() if key not in HIDEABLE} for event in events]
     sample = make_sample(events, target, task, item_ids, rng, settings)
     return sample | {"instruction": rng.choice(TASKS[task].instructions)}
+
+
+class AlikeBatchesSampler(Sampler[int]):
+    """
+    Random order, but each batch holds requests of one kind: those that show a long history in codes and those that
+    show a short one in full differ in length, and padding one to the other costs more than it mixes.
+
+    Args:
+        tasks (`Sequence[str]`): task of each example.
+        batch_size (`int`): examples a batch.
+        seed (`int`): of the order; the same in every process and in a resumed run.
+    """
+
+    def __init__(self, tasks: Sequence[str], batch_size: int, seed: int) -> None:
+        self.kinds = np.array([TASKS[task].full_history for task in tasks])
+        self.batch_size = batch_size
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.kinds)
+
+    def __iter__(self) -> Iterator[int]:
+        rng = np.random.default_rng(self.seed)
+        order = rng.permutation(len(self))
+        order = order[np.argsort(self.kinds[order], kind="stable")]
+        starts = np.arange(0, len(order), self.batch_size)
+        # The last batch may be short: it stays last, so that all others are whole.
+        starts[:-1] = rng.permutation(starts[:-1])
+        return iter(np.concatenate([order[start : start + self.batch_size] for start in starts]).tolist())
 
 
 class UniMPCollator:

@@ -4,8 +4,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-import pyarrow.compute as pc
-import torch
+import numpy as np
 from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
@@ -92,6 +91,7 @@ def build_processor(
     A processor whose catalogue holds the store's items. Pictures that cannot be read are left out, counted and logged;
     the range of ratings and the kinds of behaviour are those of the data.
     """
+    levels = _rating_levels(store.interactions)
     processor = UniMPProcessor(
         image_processor,
         tokenizer,
@@ -99,7 +99,8 @@ def build_processor(
         order=arguments.order,
         full_chunks=arguments.full_chunks,
         max_length=arguments.prompt_length,
-        rating_range=_rating_range(store.interactions),
+        rating_range=(levels[0], levels[-1]),
+        rating_levels=levels,
         behavior_kinds=_kinds(store.interactions),
         item_text_length=arguments.item_text_length,
     )
@@ -108,12 +109,14 @@ def build_processor(
     return processor
 
 
-def _rating_range(interactions: Dataset) -> tuple[float, float]:
-    if Columns.RATING in interactions.column_names:
-        extremes = pc.min_max(as_table(interactions)[Columns.RATING]).as_py()
-        if extremes["min"] is not None:
-            return float(extremes["min"]), float(extremes["max"])
-    return 1.0, 5.0
+def _rating_levels(interactions: Dataset) -> list[float]:
+    """The ratings that occur; 21 steps from the lowest to the highest where there are more."""
+    if Columns.RATING not in interactions.column_names:
+        return [1.0, 2.0, 3.0, 4.0, 5.0]
+    levels = sorted(rating for rating in interactions.unique(Columns.RATING) if rating is not None)
+    if len(levels) > 21:
+        levels = np.linspace(levels[0], levels[-1], 21).tolist()
+    return levels or [1.0, 2.0, 3.0, 4.0, 5.0]
 
 
 def _kinds(interactions: Dataset) -> list[str]:
@@ -124,11 +127,17 @@ def _kinds(interactions: Dataset) -> list[str]:
 
 def build(store: Store, arguments: ModelArguments) -> tuple[UniMPForConditionalGeneration, UniMPProcessor]:
     """
-    Model and processor for a store, as `arguments` say: one to continue from, one on pretrained backbones, or a tiny
-    new one. The model has a code row for every item.
+    Model and processor for a store, as `arguments` say: one to continue from (items it does not know are added), one
+    on pretrained backbones, or a tiny new one. The model has a code row for every item.
     """
     if arguments.model is not None:
-        return load(arguments.model)
+        model, processor = load(arguments.model)
+        new = [item for item in store.items if item[Columns.ITEM_ID] not in processor.catalog]
+        if new:
+            processor.catalog.add(new)
+            processor.catalog.embed_images()
+            processor.index_catalog(model)
+        return model, processor
     if (arguments.vision is None) != (arguments.text is None):
         raise ValueError("`vision` and `text` go together: give both backbones, or neither for a tiny new model.")
     builder = _build_tiny if arguments.text is None else _build_on_backbones
@@ -201,6 +210,4 @@ def _build_tiny(store: Store, arguments: ModelArguments) -> tuple[UniMPForCondit
         num_behaviors=processor.num_behaviors,
         **_new_part(arguments),
     )
-    torch.manual_seed(0)
-    # In training mode, batch normalisation would describe a picture by the others it is encoded with.
-    return UniMPForConditionalGeneration(config).eval(), processor
+    return UniMPForConditionalGeneration(config), processor

@@ -89,7 +89,8 @@ def run(
         logger.warning("Interrupted at step %d. Go on with --resume.", trainer.state.global_step)
         return None
     trainer.save_model()
-    metrics = evaluate(model, processor, split.test, split.train, list(training.task_rates))
+    tasks, features = list(training.task_rates), trainer.data_collator.catalog_features
+    metrics = evaluate(model, processor, split.test, split.train, tasks, catalog_features=features)
     trainer.evaluation_metrics = {task: systems["model"] for task, systems in metrics.items()}
     trainer.create_model_card()
     if trainer.is_world_process_zero():

@@ -18,7 +18,7 @@ from trl import SFTConfig, SFTTrainer
 from ..processing import TASKS, UniMPProcessor
 from .card import write_model_card
 from .loss import token_weighted_loss
-from .mixture import MixtureSettings, UniMPCollator, lay_out_examples
+from .mixture import AlikeBatchesSampler, MixtureSettings, UniMPCollator, lay_out_examples
 
 logger = logging.getLogger(__name__)
 
@@ -181,6 +181,13 @@ class UniMPTrainer(SFTTrainer):
         trained = sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
         logger.info("%s parameters train.", f"{trained:,}")
 
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> AlikeBatchesSampler:
+        tasks = (train_dataset or self.train_dataset).with_format(None)["task"]
+        args = self.args
+        # Of the global batch, so that it holds the same examples however it is accumulated and spread.
+        batch_size = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+        return AlikeBatchesSampler(tasks, batch_size, args.seed)
+
     def compute_loss(
         self,
         model: torch.nn.Module,
@@ -213,6 +220,11 @@ class UniMPTrainer(SFTTrainer):
         for role, name in enumerate(UniMPCollator.ROLES):
             if role and count[role]:
                 metrics[f"surprise_{name}"].append(surprise[role] / count[role])
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        # A pickle that nothing reads: whoever gets the folder should not have to trust one.
+        Path(output_dir or self.args.output_dir, "training_args.bin").unlink(missing_ok=True)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write the model card, with `evaluation_metrics` once they are there."""

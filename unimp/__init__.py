@@ -9,7 +9,6 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from .modeling_unimp import UniMPConfig, UniMPForConditionalGeneration, UniMPModel
 from .processing import Catalog, UniMPProcessor, pipelines_unimp
 
-
 __version__ = "0.1.0"
 
 QUICKSTART_DIR = Path("outputs", "quickstart")
@@ -21,8 +20,8 @@ class _QuickstartDefault(dict):
     def __getitem__(self, key: str) -> Any:
         if not (QUICKSTART_DIR / "config.json").is_file():
             raise FileNotFoundError(
-                f"`model` was not given, and there is no quickstart result in {QUICKSTART_DIR.absolute()}: name a model "
-                "folder or Hub id, or make one with `unimp quickstart`."
+                f"`model` was not given, and there is no quickstart result in {QUICKSTART_DIR.absolute()}: name a "
+                "model folder or Hub id, or make one with `unimp quickstart`."
             )
         return str(QUICKSTART_DIR), "main"
 

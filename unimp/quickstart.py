@@ -7,7 +7,7 @@ from .processing.pipelines_unimp import UniMPRecommendPipeline
 from .processing.splits import user_holdout
 from .processing.store import make_store
 from .report import console, print_metrics, print_recommendations
-from .training.evaluation import test_samples
+from .training.evaluation import held_out_samples
 from .training.recipe import ModelArguments
 from .training.run import run
 from .training.trainer import UniMPTrainingConfig
@@ -47,7 +47,7 @@ def quickstart(output_dir: Path, seed: int = 0, resume: bool = False) -> int:
     if result is None:
         return 130
     print_metrics(result)
-    person = test_samples(split.test, "recommend", result.processor.catalog.item_ids)[0]
+    person = held_out_samples(split.test, "recommend", result.processor.catalog.item_ids)[0]
     recommend = UniMPRecommendPipeline(model=result.model, processor=result.processor)
     catalog = result.processor.catalog
     history = [catalog.item(catalog.position(event["item_id"])) for event in person["history"]]

@@ -88,7 +88,7 @@ def test_changing_a_picture_changes_the_answer(decoder, scope):
     assert difference() > 1e-3
 
 
-def test_samples_of_a_batch_do_not_depend_on_each_other(decoder):
+def held_out_samples_of_a_batch_do_not_depend_on_each_other(decoder):
     """Different numbers of pictures, none among them, padding, a shared picture: as one by one."""
     for scope in ("last", "all"):
         model = tiny_model(decoder, visual_scope=scope)

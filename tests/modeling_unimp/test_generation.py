@@ -140,3 +140,20 @@ def test_generated_kinds(model):
 def test_logits_to_keep(model):
     inputs = prompt(ITEM)
     torch.testing.assert_close(model(**inputs, logits_to_keep=2).logits, model(**inputs).logits[:, -2:])
+
+
+@torch.no_grad()
+def test_scored_texts_equal_reading_each_after_the_prompt(decoder):
+    model = tiny_model(decoder)
+    inputs = prompt(ANSWER)
+    texts = [[7, 2], [9], [7, 11, 2], [12, 13]]
+    scores = model.score_texts(texts, **inputs)
+    for row in range(len(inputs["input_ids"])):
+        alone = single(inputs, row)
+        for text, score in zip(texts, scores[row], strict=True):
+            length = alone["input_ids"].shape[1]
+            whole = dict(alone, input_ids=torch.cat([alone["input_ids"], torch.tensor([text])], dim=1))
+            whole["attention_mask"] = torch.ones_like(whole["input_ids"])
+            log_probs = model(**whole).logits[0, length - 1 : -1].log_softmax(-1)
+            torch.testing.assert_close(score, log_probs[range(len(text)), text].sum(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(model.score_texts([[9], [7]], **inputs)[:, 0], scores[:, 1], rtol=1e-4, atol=1e-4)

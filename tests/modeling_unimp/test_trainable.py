@@ -10,6 +10,8 @@ from safetensors.torch import load_file
 from torch import distributed
 from torch.distributed.fsdp import fully_shard
 
+from unimp import UniMPForConditionalGeneration
+
 from .tiny import ANSWER, FIRST_ITEM, ITEM, prompt, tiny_model
 
 NEW = [
@@ -70,6 +72,8 @@ def test_a_step_moves_what_trains_and_nothing_else(policy, decoder):
 
 
 def test_the_vision_encoder_always_evaluates(model):
+    new = UniMPForConditionalGeneration(model.config)  # never told to evaluate or to train
+    assert not any(module.training for module in new.model.vision_encoder.modules())
     model.train()
     assert model.model.language_model.training
     assert not any(module.training for module in model.model.vision_encoder.modules())

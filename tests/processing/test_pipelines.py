@@ -51,6 +51,8 @@ def same(first, second):
         return len(first) == len(second) and all(map(same, first, second))
     if isinstance(first, dict) and "score" in first:
         return first["item"] == second["item"] and first["score"] == pytest.approx(second["score"], abs=1e-4)
+    if isinstance(first, dict) and set(first) == {"rating"}:
+        return first["rating"] == pytest.approx(second["rating"], abs=1e-4)
     return first == second
 
 
@@ -158,20 +160,29 @@ def test_ratings_are_of_the_range_or_none(shared):
 
 
 @pytest.mark.parametrize(
-    ("text", "rate", "explain"),
+    ("text", "explain"),
     [
-        ("4: Warm", {"rating": 4.0}, {"rating": 4.0, "explanation": "Warm"}),
-        ("3", {"rating": 3.0}, {"rating": 3.0, "explanation": None}),
-        ("77", {"rating": None}, {"rating": None, "explanation": None}),
-        ("who knows", {"rating": None}, {"rating": None, "explanation": None}),
+        ("4: Warm", {"rating": 4.0, "explanation": "Warm"}),
+        ("3", {"rating": 3.0, "explanation": None}),
+        ("77", {"rating": None, "explanation": None}),
+        ("who knows", {"rating": None, "explanation": None}),
     ],
 )
-def test_answers_are_read(shared, text, rate, explain):
+def test_answers_are_read(shared, text, explain):
     processor = shared[1]
     eos = processor.tokenizer.eos_token_id
     generated = [[*processor.format.text(text), eos, eos]]  # shorter than the others of its batch
-    assert make_pipeline("rate", *shared).postprocess(generated) == [rate]
     assert make_pipeline("explain", *shared).postprocess(generated) == [explain]
+
+
+def test_a_rating_is_the_mean_over_the_levels(shared):
+    model, processor = shared
+    request = make_request("rate", HISTORIES[-1])
+    levels, texts = processor.rating_answers()
+    assert levels.tolist() == [1, 2, 3, 4, 5]
+    scores = model.score_texts(texts, **processor(request, task="rate"))[0]
+    expected = sum(score.exp() * level for score, level in zip(scores, levels, strict=True)) / scores.exp().sum()
+    assert make_pipeline("rate", *shared)(request)["rating"] == pytest.approx(expected.item(), rel=1e-4)
 
 
 def test_only_candidates_are_selected(shared):

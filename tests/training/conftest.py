@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import set_seed
 
 from unimp import UniMPForConditionalGeneration, UniMPProcessor
 from unimp.processing.demo_store import build_demo_store
@@ -61,7 +62,11 @@ Built = tuple[UniMPForConditionalGeneration, UniMPProcessor]
 
 @pytest.fixture
 def build_model(store) -> Callable[..., Built]:
-    return lambda **arguments: build(store, ModelArguments(**(TINY | arguments)))
+    def make(**arguments) -> Built:
+        set_seed(0)
+        return build(store, ModelArguments(**(TINY | arguments)))
+
+    return make
 
 
 @pytest.fixture

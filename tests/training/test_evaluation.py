@@ -14,7 +14,7 @@ INF = float("inf")
 
 @pytest.fixture
 def samples(split, processor):
-    return lambda task: evaluation.test_samples(split.test, task, processor.catalog.item_ids)
+    return lambda task: evaluation.held_out_samples(split.test, task, processor.catalog.item_ids)
 
 
 @pytest.mark.parametrize("task", ["recommend", "search"])
@@ -76,13 +76,19 @@ def rated(processor, *ratings):
     ]
 
 
+def test_ratings_are_compared(built, monkeypatch):
+    asked = answers_of(monkeypatch, UniMPRatePipeline, [{"rating": 4.0}, {"rating": 2.5}])
+    metrics = evaluation.evaluate_ratings(*built, rated(built[1], 5.0, 3.0), fallback=3.0)
+    assert metrics == pytest.approx({"rmse": (1.25 / 2) ** 0.5, "mae": 0.75})
+    assert asked[0] == {"history": [], "item": built[1].catalog.item_ids[0]}  # nothing of the answer
+
+
 def test_an_unreadable_rating_counts_as_the_fallback(built, monkeypatch):
-    asked = answers_of(
-        monkeypatch, UniMPRatePipeline, [{"rating": 4.0}, {"rating": None}, {"rating": 1.0}, {"rating": None}]
-    )
-    metrics = evaluation.evaluate_ratings(*built, rated(built[1], 5.0, 3.0, 1.0, 1.0), fallback=3.0)
+    answers = [{"rating": rating, "explanation": None} for rating in (4.0, None, 1.0, None)]
+    asked = answers_of(monkeypatch, UniMPExplainPipeline, answers)
+    metrics = evaluation.evaluate_ratings(*built, rated(built[1], 5.0, 3.0, 1.0, 1.0), fallback=3.0, task="explain")
     # Errors: 1, 3 - 3 = 0, 0, 3 - 1 = 2.
-    assert metrics == pytest.approx({"rmse": (5 / 4) ** 0.5, "mae": 3 / 4, "unreadable": 0.5})
+    assert metrics == pytest.approx({"rmse": (5 / 4) ** 0.5, "mae": 3 / 4, "unreadable": 0.5, "bleu": 0})
     assert asked[0] == {"history": [], "item": built[1].catalog.item_ids[0]}  # nothing of the answer
 
 

@@ -11,6 +11,7 @@ from datasets import Dataset
 from unimp.processing import TASKS
 from unimp.training import evaluation
 from unimp.training.mixture import (
+    AlikeBatchesSampler,
     MixtureSettings,
     UniMPCollator,
     lay_out_examples,
@@ -142,7 +143,7 @@ def test_a_prompt_does_not_depend_on_the_rating_it_asks_for(processor, store, ta
     for rating, behavior in ((1.0, "view"), (5.0, "purchase")):
         row = person(store)
         row["rating"][-1], row["behavior"][-1], row["explanation"][-1] = rating, behavior, f"because {rating}"
-        [sample] = evaluation.test_samples(sequences_of(row), task, store.items["item_id"])
+        [sample] = evaluation.held_out_samples(sequences_of(row), task, store.items["item_id"])
         batch = UniMPCollator(processor, {}, {})([{"task": task, "sample": sample}])
         asked = processor([evaluation._without_answer(sample)], task=task)
         first = (batch["roles"][0] > 0).nonzero()[-1].item()
@@ -206,13 +207,13 @@ def test_the_place_of_a_positive_tells_nothing(store):
 
 def test_each_person_is_tested_with_other_candidates(store):
     rows = [person(store, user_id=f"user {n}") for n in range(60)]
-    samples = evaluation.test_samples(sequences_of(*rows), "select", store.items["item_id"])
+    samples = evaluation.held_out_samples(sequences_of(*rows), "select", store.items["item_id"])
     places = Counter(sample["candidates"].index(sample["answer"][0]) for sample in samples)
     assert set(places) == {0, 1, 2}
     assert len({tuple(sample["candidates"]) for sample in samples}) > 50
     assert {len(sample["answer"]) for sample in samples} == {1, 2}
     # ... and with the same ones however many people are tested with them.
-    alone = evaluation.test_samples(sequences_of(rows[33]), "select", store.items["item_id"])
+    alone = evaluation.held_out_samples(sequences_of(rows[33]), "select", store.items["item_id"])
     assert alone == [samples[33]]
 
 
@@ -279,7 +280,7 @@ def test_one_wording_is_never_trained_with(split, store, task):
     examples = examples_of(split.train, store, {task: 1.0}, passes=4)
     trained = {sample["instruction"] for sample in examples[:]["sample"]}
     assert trained == set(TASKS[task].instructions)
-    tested = evaluation.test_samples(split.test, task, store.items["item_id"])
+    tested = evaluation.held_out_samples(split.test, task, store.items["item_id"])
     assert {sample["instruction"] for sample in tested} == {TASKS[task].held_out_instruction}
 
 
@@ -315,3 +316,16 @@ def test_large_data_is_laid_out_in_seconds():
     examples = lay_out_examples(sequences, ids, ALL, 10, 0, MixtureSettings())
     assert len(examples) == users * 10 * (3 + 1 + 1)
     assert len(examples[:500]["sample"]) == 500
+
+
+def test_batches_hold_requests_of_one_kind_in_an_order_that_the_seed_settles():
+    tasks = ["recommend", "rate", "search", "explain", "select"] * 13
+    order = list(AlikeBatchesSampler(tasks, batch_size=4, seed=1))
+    assert sorted(order) == list(range(len(tasks)))
+    kinds = [TASKS[tasks[index]].full_history for index in order]
+    batches = [kinds[start : start + 4] for start in range(0, len(kinds), 4)]
+    assert sum(len(set(batch)) > 1 for batch in batches) <= 1  # where the kinds meet
+    assert [batch[0] for batch in batches] != sorted(batch[0] for batch in batches)  # the kinds take turns
+    assert len(batches[-1]) == 1  # 65 examples: the short batch comes last
+    assert list(AlikeBatchesSampler(tasks, batch_size=4, seed=1)) == order
+    assert list(AlikeBatchesSampler(tasks, batch_size=4, seed=2)) != order

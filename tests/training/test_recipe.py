@@ -93,3 +93,15 @@ def test_a_saved_model_is_continued(built, store, tmp_path):
         assert torch.equal(continued.model.item_rows.learned, model.model.item_rows.learned)
         assert its_processor.catalog.item_ids == processor.catalog.item_ids
         assert isinstance(its_processor.catalog.image(0), Image.Image)
+
+
+def test_a_continued_model_gets_the_items_it_does_not_know(built, store, tmp_path):
+    for part in built:
+        part.save_pretrained(tmp_path)
+    rows = [{"item_id": "brand-new", "title": "Harbour Coat", "category": "coat"}, dict(store.items[0])]
+    items = Dataset.from_list([{key: row.get(key) for key in ("item_id", "title", "category")} for row in rows])
+    events = [{"user_id": "u", "item_id": row["item_id"], "timestamp": time} for time, row in enumerate(rows)]
+    model, processor = build(make_store(items, Dataset.from_list(events)), ModelArguments(model=str(tmp_path)))
+    assert processor.catalog.item_ids == [*built[1].catalog.item_ids, "brand-new"]
+    assert model.config.num_items == len(processor.catalog)
+    assert not model.model.item_rows.learned[-1].any()  # known by its content alone

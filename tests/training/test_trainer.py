@@ -53,7 +53,7 @@ def test_a_few_steps_lower_the_loss(make_trainer):
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
-    assert {"surprise_item", "surprise_rating"} <= set(trainer.state.log_history[-2])
+    assert {"surprise_item", "surprise_rating"} <= {name for entry in trainer.state.log_history for name in entry}
 
 
 PARTS = {"resampler", "key_values", "cross_attention", "markers", "behaviors", "item_rows", "item_norm"}
@@ -183,7 +183,7 @@ def test_checkpoints_are_complete_and_safe(make_trainer, tmp_path):
         names = {path.name for path in place.iterdir() if path.is_file()}
         assert {"model.safetensors", "config.json", "processor_config.json", "catalog.parquet"} <= names
         assert {"modeling_unimp.py", "processing_unimp.py"} <= names
-        state = {"training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth"}
+        state = {"optimizer.pt", "scheduler.pt", "rng_state.pth"}
         assert not {name for name in names - state if name.endswith((".bin", ".pt", ".pth", ".pkl"))}
     assert (folder / "README.md").is_file()
     model = AutoModelForImageTextToText.from_pretrained(checkpoint, trust_remote_code=True)
