@@ -33,6 +33,14 @@ class UniMPItemContent(nn.Module):
         self.image_embeddings = torch.cat([self.image_embeddings, image_embeddings.to(self.image_embeddings)])
         self.features = torch.cat([self.features, features.to(self.features)])
 
+    def replace(
+        self, items: list[int], text_ids: torch.Tensor, image_embeddings: torch.Tensor, features: torch.Tensor
+    ) -> None:
+        """Change items; how pictures are standardised stays."""
+        self.text_ids[items] = text_ids.to(self.text_ids)
+        self.image_embeddings[items] = image_embeddings.to(self.image_embeddings)
+        self.features[items] = features.to(self.features)
+
     def _fit_image_statistics(self, image_embeddings: torch.Tensor) -> None:
         present = image_embeddings[image_embeddings.any(dim=-1)].float()
         if len(present) > 1:

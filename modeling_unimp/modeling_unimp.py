@@ -377,19 +377,39 @@ class UniMPForConditionalGeneration(ItemDecodingMixin, UniMPPreTrainedModel, Gen
                 `get_image_features` of their pictures; zeros where there is none.
             features (`torch.Tensor` of shape `(items, item_feature_size)`, *optional*): given embeddings.
         """
-        num_items, length = len(text_ids), self.config.item_text_length
-        if features is None and self.config.item_feature_size:
-            raise ValueError(f"`features` of width {self.config.item_feature_size} are needed (`item_feature_size`).")
+        first = self.config.num_items == 0
+        self.model.item_content.add(*self._content_of(text_ids, image_embeddings, features))
+        for rows in self._row_modules():
+            rows.add(len(text_ids), trained=first)
+        self.config.num_items += len(text_ids)
+
+    @torch.no_grad()
+    def replace_items(
+        self,
+        items: list[int],
+        text_ids: torch.Tensor,
+        image_embeddings: torch.Tensor | None = None,
+        features: torch.Tensor | None = None,
+    ) -> None:
+        """
+        Change what items of the catalogue are; what was learned of how people choose them stays.
+
+        Args:
+            items (`list[int]`): their positions in the catalogue.
+            text_ids, image_embeddings, features: as in [`~UniMPForConditionalGeneration.add_items`].
+        """
+        self.model.item_content.replace(items, *self._content_of(text_ids, image_embeddings, features))
+
+    def _content_of(
+        self, text_ids: torch.Tensor, image_embeddings: torch.Tensor | None, features: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        length, feature_size = self.config.item_text_length, self.config.item_feature_size
+        if features is None and feature_size:
+            raise ValueError(f"`features` of width {feature_size} are needed (`item_feature_size`).")
         text_ids = nn.functional.pad(text_ids[:, :length], (0, max(0, length - text_ids.shape[1])), value=-1)
         if image_embeddings is None:
-            image_embeddings = torch.zeros(num_items, self.config.vision_hidden_size)
-        if features is None:
-            features = torch.zeros(num_items, 0)
-        first = self.config.num_items == 0
-        self.model.item_content.add(text_ids, image_embeddings, features)
-        for rows in self._row_modules():
-            rows.add(num_items, trained=first)
-        self.config.num_items += num_items
+            image_embeddings = torch.zeros(len(text_ids), self.config.vision_hidden_size)
+        return text_ids, image_embeddings, torch.zeros(len(text_ids), 0) if features is None else features
 
     def _row_modules(self) -> Iterator[UniMPItemRows]:
         yield self.model.item_rows

@@ -154,16 +154,39 @@ class Catalog:
     def add(self, items: Iterable[Mapping[str, Any]]) -> range:
         """Append items; returns their codes. Give the model their rows with `processor.index_catalog(model)`."""
         first = len(self)
-        added = _with_defaults(_to_table(items, self.root))
-        try:
-            table = pa.concat_tables([self.table, added], promote_options="permissive")
-        except pa.ArrowException as error:
-            raise ValueError(f"`items` must have attributes of the same types as the catalogue's: {error}") from error
-        self._set_table(table)
+        self._set_table(self._with_rows(items))
         return range(first, len(self))
 
+    def replace(self, items: Iterable[Mapping[str, Any]]) -> list[int]:
+        """
+        Give items of the catalogue new attributes and pictures, in place of all they had; one that had been removed is
+        available again. Returns their codes; tell the model with `processor.index_catalog(model, codes)`.
+        """
+        table = self._with_rows(items)
+        item_ids = table[Columns.ITEM_ID].to_pylist()[len(self) :]
+        if unknown := [item_id for item_id in item_ids if item_id not in self]:
+            raise ValueError(f"`items` must be in the catalogue, got {unknown[:3]}: `add` those.")
+        codes = [self._positions[item_id] for item_id in item_ids]
+        if len(set(codes)) < len(codes):
+            raise ValueError("`items` must have each `item_id` once, got some more than once: leave the repeats out.")
+        rows = list(range(len(self)))
+        for row, code in enumerate(codes, start=len(self)):
+            rows[code] = row
+        self._set_table(table.take(rows))
+        return codes
+
+    def _with_rows(self, items: Iterable[Mapping[str, Any]]) -> pa.Table:
+        added = _with_defaults(_to_table(items, self.root))
+        try:
+            return pa.concat_tables([self.table, added], promote_options="permissive")
+        except pa.ArrowException as error:
+            raise ValueError(f"`items` must have attributes of the same types as the catalogue's: {error}") from error
+
     def remove(self, item_ids: Iterable[str]) -> None:
-        """Never recommend these items again. They keep their codes, so that histories that hold them stay readable."""
+        """
+        Never recommend these items again, until `replace` brings them back. They keep their codes, so that histories
+        that hold them stay readable.
+        """
         gone = [item_ids] if isinstance(item_ids, str) else list(item_ids)
         if unknown := [item_id for item_id in gone if item_id not in self]:
             raise ValueError(f"`item_ids` must be in the catalogue, got {unknown[:3]}: see `catalog.item_ids`.")

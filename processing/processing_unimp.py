@@ -1,10 +1,7 @@
 """Processor of UniMP: histories and requests to tensors, answers back to items and text."""
 
-import datetime
-import math
 import numbers
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +13,8 @@ from transformers.utils import cached_file, logging
 from .catalog_unimp import AVAILABLE, Catalog, flatten_value, image_source, is_missing
 from .chunks_unimp import END_OF_CHUNK, FIRST_KIND, ITEM, ITEM_ROLE, NO_BEHAVIOR, NO_ROLE, ChunkFormat, Event, Tokens
 from .columns_unimp import Columns
-from .images_unimp import ImageError, load_image
 from .pipelines_unimp import UniMPPipeline  # noqa: F401 - so that the pipelines travel with a checkpoint
+from .requests_unimp import Batch, Entry, match_tasks, seconds
 from .tasks_unimp import (
     ANSWER_KEY,
     CANDIDATES,
@@ -37,64 +34,6 @@ logger = logging.get_logger(__name__)
 CATALOG_FILE = "catalog.parquet"
 EVENT_KEYS = (Columns.TIMESTAMP, Columns.RATING, Columns.EXPLANATION, Columns.QUERY, Columns.BEHAVIOR)
 NO_ATTRIBUTES = (Columns.ITEM_ID, Columns.IMAGE, AVAILABLE, *EVENT_KEYS)
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """
-    An item of a request, checked but not read.
-
-    Attributes:
-        position: the item's code; `None` for a never-seen item.
-        attributes, image: what is known of a never-seen item.
-        event: what the person did with it, as arguments of [`Event`].
-    """
-
-    position: int | None
-    attributes: Mapping[str, Any]
-    image: Any
-    event: Mapping[str, Any]
-
-
-class _Batch:
-    """The distinct pictures and never-seen items of one batch."""
-
-    def __init__(self) -> None:
-        self.images: list[Image.Image | int] = []  # a picture, or the code of the catalogue item it belongs to
-        self.new_items: list[tuple[Sequence[int], int | None]] = []
-        self._numbers: dict[Hashable, int] = {}
-        self._sources: list[Any] = []  # kept alive, as a picture is told from another by its identity
-
-    def catalog_image(self, position: int) -> int:
-        if position not in self._numbers:
-            self._numbers[position] = len(self.images)
-            self.images.append(position)
-        return self._numbers[position]
-
-    def new_image(self, source: Any) -> int:
-        key = _picture_key(source)
-        if key not in self._numbers:
-            try:
-                image = load_image(source)
-            except ImageError as error:
-                raise ImageError(f"`{Columns.IMAGE}` of a never-seen item: {error}") from error
-            self._numbers[key] = len(self.images)
-            self._sources.append(source)
-            self.images.append(image)
-        return self._numbers[key]
-
-    def new_item(self, text_ids: Sequence[int], image: int | None) -> int:
-        self.new_items.append((text_ids, image))
-        return len(self.new_items) - 1
-
-
-def _picture_key(source: Any) -> Hashable:
-    """Equal for what is the same picture; never an item code."""
-    if isinstance(source, Mapping):
-        source = source.get("bytes") or source.get("path")
-    if isinstance(source, str | Path | bytes):
-        return type(source).__name__, str(source) if isinstance(source, Path) else source
-    return "object", id(source)
 
 
 class UniMPProcessor(ProcessorMixin):
@@ -239,37 +178,54 @@ class UniMPProcessor(ProcessorMixin):
         return self._item_text[position]
 
     def index_catalog(
-        self, model: PreTrainedModel, features: torch.Tensor | None = None, batch_size: int = 64
+        self,
+        model: PreTrainedModel,
+        codes: Sequence[int] | None = None,
+        features: torch.Tensor | None = None,
+        batch_size: int = 64,
     ) -> None:
         """
-        Give `model` a code row for every catalogue item that it does not have one for.
+        Give `model` a code row for every catalogue item that it does not have one for, and tell it what the items of
+        `codes` have become.
 
         Args:
             model ([`UniMPForConditionalGeneration`]): the model.
-            features (`torch.Tensor` of shape `(new items, config.item_feature_size)`, *optional*): embeddings of these
-                items by any encoder.
+            codes (`Sequence[int]`, *optional*): items that the model has but that were replaced since.
+            features (`torch.Tensor` of shape `(items, config.item_feature_size)`, *optional*): embeddings of the
+                replaced and then of the new items by any encoder.
             batch_size (`int`): pictures encoded at once.
         """
-        positions = range(model.config.num_items, len(self._require_catalog()))
-        if model.config.num_items > len(self.catalog):
+        num_items, codes = model.config.num_items, list(codes or ())
+        if num_items > len(self._require_catalog()):
             raise ValueError(
-                f"`model` has {model.config.num_items} item codes, but the catalogue only {len(self.catalog)} items: "
+                f"`model` has {num_items} item codes, but the catalogue only {len(self.catalog)} items: "
                 "it was made for another catalogue."
             )
+        if unknown := [code for code in codes if not 0 <= code < num_items]:
+            raise ValueError(f"`codes` must be items that `model` has ({num_items}), got {unknown[:3]}.")
+        positions = [*codes, *range(num_items, len(self.catalog))]
         if features is not None and len(features) != len(positions):
-            raise ValueError(
-                f"`features` must have a row for each of {len(positions)} new items, got {len(features)}."
-            )
+            raise ValueError(f"`features` must have a row for each of {len(positions)} items, got {len(features)}.")
         if not positions:
             return
         text_ids = torch.full((len(positions), self.item_text_length), -1)
+        for code in codes:
+            self._item_text.pop(code, None)
         for row, position in zip(text_ids, positions, strict=True):
             ids = self.item_text_ids(position)
             row[: len(ids)] = torch.tensor(ids, dtype=torch.long)
         embeddings = torch.zeros(len(positions), model.config.vision_hidden_size)
-        for start, pooled in self._encode_pictures(model, positions, batch_size, lambda states: states.mean(1)):
-            embeddings[torch.tensor(start) - positions.start] = pooled
-        model.add_items(text_ids.to(model.device), embeddings, features)
+        rows = {position: row for row, position in enumerate(positions)}
+        for batch, pooled in self._encode_pictures(model, positions, batch_size, lambda states: states.mean(1)):
+            embeddings[[rows[position] for position in batch]] = pooled
+        text_ids = text_ids.to(model.device)
+        split = len(codes)
+        if codes:
+            model.replace_items(
+                codes, text_ids[:split], embeddings[:split], None if features is None else features[:split]
+            )
+        if len(positions) > split:
+            model.add_items(text_ids[split:], embeddings[split:], None if features is None else features[split:])
 
     def encode_pictures(self, model: PreTrainedModel, batch_size: int = 64) -> torch.Tensor:
         """
@@ -316,9 +272,9 @@ class UniMPProcessor(ProcessorMixin):
             (`[batch, tokens, 3]`), the distinct pictures and `image_index` (`[batch, images]`) and never-seen
             items where there are any.
         """
-        samples, tasks = _match(samples, task)
+        samples, tasks = match_tasks(samples, task)
         self._require_catalog()
-        batch, chunk_format = _Batch(), self.format
+        batch, chunk_format = Batch(), self.format
         rows = [
             self._encode(sample, get_task(name), training, batch, chunk_format)
             for sample, name in zip(samples, tasks, strict=True)
@@ -328,7 +284,7 @@ class UniMPProcessor(ProcessorMixin):
         )
 
     def _encode(
-        self, sample: Mapping[str, Any], task: Task, training: bool, batch: _Batch, chunk_format: ChunkFormat
+        self, sample: Mapping[str, Any], task: Task, training: bool, batch: Batch, chunk_format: ChunkFormat
     ) -> Tokens:
         check_request(sample, task)
         instruction = sample.get(INSTRUCTION) or task.instructions[0]
@@ -350,11 +306,11 @@ class UniMPProcessor(ProcessorMixin):
 
     def _history(
         self,
-        entries: list[_Entry],
+        entries: list[Entry],
         task: Task,
         labelled: bool,
         room: int,
-        batch: _Batch,
+        batch: Batch,
         chunk_format: ChunkFormat,
     ) -> Iterable[Tokens]:
         """The most recent chunks that fit into `room`, oldest first. What is older than these is not looked up."""
@@ -373,7 +329,7 @@ class UniMPProcessor(ProcessorMixin):
         return reversed(chunks)
 
     def _ending(
-        self, sample: Mapping[str, Any], task: Task, training: bool, batch: _Batch, chunk_format: ChunkFormat
+        self, sample: Mapping[str, Any], task: Task, training: bool, batch: Batch, chunk_format: ChunkFormat
     ) -> tuple[Tokens, int]:
         """What follows the history: what is asked (so many tokens), and in training the answer."""
         if task.answer == "text":
@@ -398,7 +354,7 @@ class UniMPProcessor(ProcessorMixin):
         return ending, num_asked
 
     def _text_ending(
-        self, sample: Mapping[str, Any], task: Task, training: bool, batch: _Batch, chunk_format: ChunkFormat
+        self, sample: Mapping[str, Any], task: Task, training: bool, batch: Batch, chunk_format: ChunkFormat
     ) -> tuple[Tokens, int]:
         """The chunk of the item in question, up to where the answer begins; in training with it."""
         entry = self._entries([sample[ITEM_TO_RATE]], ITEM_TO_RATE, chunk_format)[0]
@@ -410,7 +366,7 @@ class UniMPProcessor(ProcessorMixin):
             raise ValueError(f"`{ITEM_TO_RATE}` needs a `{Columns.RATING}` to train {task.name} with, got none.")
         return chunk_format.chunk(event, task, full=True, labelled=True), len(asked)
 
-    def _answers(self, sample: Mapping[str, Any], task: Task, candidates: list[_Entry]) -> list[int]:
+    def _answers(self, sample: Mapping[str, Any], task: Task, candidates: list[Entry]) -> list[int]:
         """Codes of the item answer to train with."""
         answer = sample.get(ANSWER_KEY)
         if task.asks != CANDIDATES:
@@ -433,33 +389,33 @@ class UniMPProcessor(ProcessorMixin):
             )
         return self.catalog.position(item_id)
 
-    def _entries(self, entries: Any, name: str, chunk_format: ChunkFormat) -> list[_Entry]:
+    def _entries(self, entries: Any, name: str, chunk_format: ChunkFormat) -> list[Entry]:
         """Check the items of a request, in the order of time."""
         if not is_list(entries):
             raise ValueError(f"`{name}` must be a list of items, got {entries!r:.80}.")
         checked, before = [], None
         for entry in entries:
             entry = entry if isinstance(entry, Mapping) else {Columns.ITEM_ID: entry}
-            time = _seconds(entry.get(Columns.TIMESTAMP))
+            time = seconds(entry.get(Columns.TIMESTAMP))
             gap = None if time is None or before is None else time - before
             before = before if time is None else time
             checked.append(self._entry(entry, name, gap, chunk_format))
         return checked
 
-    def _entry(self, entry: Mapping[str, Any], where: str, gap: float | None, chunk_format: ChunkFormat) -> _Entry:
+    def _entry(self, entry: Mapping[str, Any], where: str, gap: float | None, chunk_format: ChunkFormat) -> Entry:
         item_id = entry.get(Columns.ITEM_ID)
         event = self._what_happened(entry, chunk_format) | {"gap": gap}
         if item_id in self.catalog:
-            return _Entry(self.catalog.position(item_id), {}, None, event)
+            return Entry(self.catalog.position(item_id), {}, None, event)
         names = dict.fromkeys((*self.catalog.attribute_names, *entry))  # in the order that the catalogue's texts have
         attributes = {name: entry[name] for name in names if name in entry and name not in NO_ATTRIBUTES}
         attributes = {name: value for name, value in attributes.items() if flatten_value(value)}
         image = image_source(entry.get(Columns.IMAGE))
         if not attributes and image is None:
             self._position(item_id, where)  # neither known nor described
-        return _Entry(None, attributes, image, event)
+        return Entry(None, attributes, image, event)
 
-    def _event(self, entry: _Entry, full: bool, batch: _Batch, chunk_format: ChunkFormat) -> Event:
+    def _event(self, entry: Entry, full: bool, batch: Batch, chunk_format: ChunkFormat) -> Event:
         """Look up what a chunk shows: of a code alone, nothing."""
         code, text_ids, image = entry.position, (), None
         if code is None:
@@ -508,7 +464,7 @@ class UniMPProcessor(ProcessorMixin):
         return tensors
 
     def _picture_tensors(
-        self, rows: list[Tokens], batch: _Batch, catalog_features: torch.Tensor | None
+        self, rows: list[Tokens], batch: Batch, catalog_features: torch.Tensor | None
     ) -> dict[str, torch.Tensor]:
         if not batch.images:
             return {}
@@ -528,7 +484,7 @@ class UniMPProcessor(ProcessorMixin):
     def _pixel_values(self, pictures: list[Image.Image]) -> torch.Tensor:
         return self.image_processor(images=pictures, return_tensors="pt")["pixel_values"]
 
-    def _new_items(self, batch: _Batch) -> dict[str, torch.Tensor]:
+    def _new_items(self, batch: Batch) -> dict[str, torch.Tensor]:
         if not batch.new_items:
             return {}
         text_ids = torch.full((len(batch.new_items), self.item_text_length), -1)
@@ -567,28 +523,6 @@ class _Remembered(dict):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "_Remembered":
         return _Remembered()
-
-
-def _match(samples: Any, task: Any) -> tuple[list[Any], list[Any]]:
-    """Samples and the task of each."""
-    samples = [samples] if isinstance(samples, Mapping) else samples
-    if not is_list(samples) or not len(samples):
-        raise ValueError(f"`samples` must be a request (a dictionary) or a list of them, got {samples!r:.80}.")
-    tasks = list(task) if is_list(task) else [task] * len(samples)
-    if len(tasks) != len(samples):
-        raise ValueError(f"`task` must be one name, or one for each of {len(samples)} samples, got {len(tasks)}.")
-    return list(samples), tasks
-
-
-def _seconds(time: Any) -> float | None:
-    """A timestamp as seconds since 1970; UTC where a moment does not name its zone."""
-    if is_missing(time):
-        return None
-    if isinstance(time, datetime.datetime):
-        return (time if time.tzinfo else time.replace(tzinfo=datetime.UTC)).timestamp()
-    if not isinstance(time, numbers.Real) or isinstance(time, bool) or not math.isfinite(time):
-        raise ValueError(f"`{Columns.TIMESTAMP}` must be seconds since 1970, a datetime or missing, got {time!r:.80}.")
-    return float(time)
 
 
 UniMPProcessor.register_for_auto_class("AutoProcessor")

@@ -278,3 +278,20 @@ def test_large_catalogs_are_quick():
     catalog = Catalog(pa.table({"item_id": [str(number) for number in range(5000)], "image": images}))
     assert sum(map(catalog.has_image, range(5000))) == 2500
     assert catalog.table.column_names == ["item_id", "image", AVAILABLE]
+
+
+def test_replaced_items_keep_their_codes_and_may_be_recommended_again(catalog):
+    before, ids = list(catalog.item_ids), catalog.item_ids
+    kept = catalog.item(0)
+    catalog.remove([ids[2]])
+    codes = catalog.replace([{"item_id": ids[2], "title": "Moon boots"}, {"item_id": ids[1], "title": "Cap"}])
+    assert codes == [2, 1]
+    assert catalog.item_ids == before
+    assert catalog.item(2) == {"item_id": ids[2], "title": "Moon boots"}
+    assert catalog.item(1) == {"item_id": ids[1], "title": "Cap"}
+    assert not catalog.has_image(2)
+    assert catalog.available[2]
+    assert catalog.item(0) == kept
+    for wrong, message in (([{"item_id": "other"}], "`add` those"), ([{"item_id": ids[1]}] * 2, "once")):
+        with pytest.raises(ValueError, match=f"`items`.*{message}"):
+            catalog.replace(wrong)

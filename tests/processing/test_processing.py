@@ -343,3 +343,20 @@ def test_item_ids_of(processor):
     first = processor.format.first_item_id
     assert processor.item_ids_of([first + 2, 5, first - 1, first + 99, torch.tensor(first)]) == ["shoes", "shirt"]
     assert make_catalog().item_ids[2] == "shoes"
+
+
+def test_replaced_items_are_what_they_have_become(shared):
+    model, processor = copy.deepcopy(shared)
+    catalog = processor.catalog
+    before = model.compute_item_rows()[0].detach()
+    codes = catalog.replace([{"item_id": catalog.item_ids[2], "title": "Moon boots"}])
+    catalog.add([{"item_id": "twin", "title": "Moon boots"}])
+    processor.index_catalog(model, codes)
+    rows = model.compute_item_rows()[0].detach()
+    changed = (rows[:-1] != before).any(dim=1).nonzero().flatten().tolist()
+    assert changed == codes
+    learned = model.model.item_rows.learned
+    torch.testing.assert_close(rows[codes[0]] - learned[codes[0]], rows[-1])  # same content; what was learned stays
+    assert not learned[-1].any()
+    with pytest.raises(ValueError, match="`codes`"):
+        processor.index_catalog(model, [99])

@@ -1,0 +1,96 @@
+"""The parts of a request while it is read: its items, and what a batch of requests has in common."""
+
+import datetime
+import math
+import numbers
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from .catalog_unimp import is_missing
+from .columns_unimp import Columns
+from .images_unimp import ImageError, load_image
+from .tasks_unimp import is_list
+
+
+@dataclass(frozen=True)
+class Entry:
+    """
+    An item of a request, checked but not read.
+
+    Attributes:
+        position: the item's code; `None` for a never-seen item.
+        attributes, image: what is known of a never-seen item.
+        event: what the person did with it, as arguments of [`Event`].
+    """
+
+    position: int | None
+    attributes: Mapping[str, Any]
+    image: Any
+    event: Mapping[str, Any]
+
+
+class Batch:
+    """The distinct pictures and never-seen items of one batch."""
+
+    def __init__(self) -> None:
+        self.images: list[Image.Image | int] = []  # a picture, or the code of the catalogue item it belongs to
+        self.new_items: list[tuple[Sequence[int], int | None]] = []
+        self._numbers: dict[Hashable, int] = {}
+        self._sources: list[Any] = []  # kept alive, as a picture is told from another by its identity
+
+    def catalog_image(self, position: int) -> int:
+        if position not in self._numbers:
+            self._numbers[position] = len(self.images)
+            self.images.append(position)
+        return self._numbers[position]
+
+    def new_image(self, source: Any) -> int:
+        key = _picture_key(source)
+        if key not in self._numbers:
+            try:
+                image = load_image(source)
+            except ImageError as error:
+                raise ImageError(f"`{Columns.IMAGE}` of a never-seen item: {error}") from error
+            self._numbers[key] = len(self.images)
+            self._sources.append(source)
+            self.images.append(image)
+        return self._numbers[key]
+
+    def new_item(self, text_ids: Sequence[int], image: int | None) -> int:
+        self.new_items.append((text_ids, image))
+        return len(self.new_items) - 1
+
+
+def _picture_key(source: Any) -> Hashable:
+    """Equal for what is the same picture; never an item code."""
+    if isinstance(source, Mapping):
+        source = source.get("bytes") or source.get("path")
+    if isinstance(source, str | Path | bytes):
+        return type(source).__name__, str(source) if isinstance(source, Path) else source
+    return "object", id(source)
+
+
+def match_tasks(samples: Any, task: Any) -> tuple[list[Any], list[Any]]:
+    """Samples and the task of each."""
+    samples = [samples] if isinstance(samples, Mapping) else samples
+    if not is_list(samples) or not len(samples):
+        raise ValueError(f"`samples` must be a request (a dictionary) or a list of them, got {samples!r:.80}.")
+    tasks = list(task) if is_list(task) else [task] * len(samples)
+    if len(tasks) != len(samples):
+        raise ValueError(f"`task` must be one name, or one for each of {len(samples)} samples, got {len(tasks)}.")
+    return list(samples), tasks
+
+
+def seconds(time: Any) -> float | None:
+    """A timestamp as seconds since 1970; UTC where a moment does not name its zone."""
+    if is_missing(time):
+        return None
+    if isinstance(time, datetime.datetime):
+        return (time if time.tzinfo else time.replace(tzinfo=datetime.UTC)).timestamp()
+    if not isinstance(time, numbers.Real) or isinstance(time, bool) or not math.isfinite(time):
+        raise ValueError(f"`{Columns.TIMESTAMP}` must be seconds since 1970, a datetime or missing, got {time!r:.80}.")
+    return float(time)
