@@ -1,14 +1,18 @@
 """From a store to something that can be trained: tokenizer, processor and a small model, or one on given backbones."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tqdm.auto import tqdm
 from transformers import (
     AutoImageProcessor,
+    AutoModel,
     AutoTokenizer,
     BaseImageProcessor,
     LlamaConfig,
@@ -21,6 +25,7 @@ from transformers import (
 from ..modeling_unimp import UniMPConfig, UniMPForConditionalGeneration
 from ..processing import TASKS, Catalog, Columns, UniMPProcessor
 from ..processing.catalog_unimp import flatten_attributes
+from ..processing.chunks_unimp import FIRST_KIND
 from ..processing.store import Store, as_table
 
 logger = logging.getLogger(__name__)
@@ -50,6 +55,13 @@ class ModelArguments:
     order: str = field(default="code_first", metadata={"help": "`code_first`, or the paper's `code_last`."})
     full_chunks: int = field(default=3, metadata={"help": "Most recent items shown with picture and attributes."})
     prompt_length: int = field(default=512, metadata={"help": "Tokens of a prompt; the oldest chunks are left out."})
+    item_encoder: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder or Hub id of a text encoder whose embeddings of the items join their codes' content, "
+            "beside what the model's own backbones make of text and picture."
+        },
+    )
     item_text_length: int = field(default=64, metadata={"help": "Tokens of an item's text."})
 
 
@@ -87,12 +99,9 @@ def build_processor(
     arguments: ModelArguments,
     text_vocab_size: int,
 ) -> UniMPProcessor:
-    """
-    A processor whose catalogue holds the store's items. Pictures that cannot be read are left out, counted and logged;
-    the range of ratings and the kinds of behaviour are those of the data.
-    """
+    """A processor without a catalogue; its ratings and kinds of behaviour are those of the data."""
     levels = _rating_levels(store.interactions)
-    processor = UniMPProcessor(
+    return UniMPProcessor(
         image_processor,
         tokenizer,
         text_vocab_size=text_vocab_size,
@@ -104,9 +113,6 @@ def build_processor(
         behavior_kinds=_kinds(store.interactions),
         item_text_length=arguments.item_text_length,
     )
-    processor.catalog = Catalog(as_table(store.items))
-    processor.catalog.embed_images()
-    return processor
 
 
 def _rating_levels(interactions: Dataset) -> list[float]:
@@ -125,10 +131,31 @@ def _kinds(interactions: Dataset) -> list[str]:
     return sorted(kind for kind in interactions.unique(Columns.BEHAVIOR) if kind)
 
 
+@torch.no_grad()
+def encode_texts(encoder: str, texts: Sequence[str], batch_size: int = 64) -> torch.Tensor:
+    """
+    Mean of a text encoder's last hidden states, `[texts, hidden_size]`.
+
+    Args:
+        encoder (`str`): folder or Hub id.
+        texts (`Sequence[str]`): cut to the encoder's length.
+        batch_size (`int`): texts encoded at once.
+    """
+    tokenizer, model = AutoTokenizer.from_pretrained(encoder), AutoModel.from_pretrained(encoder).eval()
+    rows = []
+    for start in tqdm(range(0, len(texts), batch_size), "Encoding texts", leave=False):
+        batch = list(texts[start : start + batch_size])
+        inputs = tokenizer(batch, padding=True, truncation=True, max_length=256, return_tensors="pt")
+        mask = inputs["attention_mask"][..., None]
+        rows.append((model(**inputs).last_hidden_state * mask).sum(1) / mask.sum(1))
+    return torch.cat(rows)
+
+
 def build(store: Store, arguments: ModelArguments) -> tuple[UniMPForConditionalGeneration, UniMPProcessor]:
     """
     Model and processor for a store, as `arguments` say: one to continue from (items it does not know are added), one
-    on pretrained backbones, or a tiny new one. The model has a code row for every item.
+    on pretrained backbones, or a tiny new one. The model has a code row for every item. Pictures that cannot be read
+    are left out, counted and logged.
     """
     if arguments.model is not None:
         model, processor = load(arguments.model)
@@ -140,9 +167,17 @@ def build(store: Store, arguments: ModelArguments) -> tuple[UniMPForConditionalG
         return model, processor
     if (arguments.vision is None) != (arguments.text is None):
         raise ValueError("`vision` and `text` go together: give both backbones, or neither for a tiny new model.")
+    catalog = Catalog(as_table(store.items))
+    catalog.embed_images()
+    features = None
+    if arguments.item_encoder is not None:
+        texts = [flatten_attributes(catalog.attributes(code)) for code in range(len(catalog))]
+        features = encode_texts(arguments.item_encoder, texts)
+    new_part = _new_part(store, arguments) | {"item_feature_size": 0 if features is None else features.shape[1]}
     builder = _build_tiny if arguments.text is None else _build_on_backbones
-    model, processor = builder(store, arguments)
-    processor.index_catalog(model)
+    model, processor = builder(store, arguments, new_part)
+    processor.catalog = catalog
+    processor.index_catalog(model, features=features)
     return model, processor
 
 
@@ -151,9 +186,10 @@ def load(folder: str) -> tuple[UniMPForConditionalGeneration, UniMPProcessor]:
     return UniMPForConditionalGeneration.from_pretrained(folder), UniMPProcessor.from_pretrained(folder)
 
 
-def _new_part(arguments: ModelArguments) -> dict[str, object]:
+def _new_part(store: Store, arguments: ModelArguments) -> dict[str, Any]:
     """What UniMP adds, as [`UniMPConfig`] arguments."""
     return {
+        "num_behaviors": FIRST_KIND + len(_kinds(store.interactions)),
         "item_text_length": arguments.item_text_length,
         "item_dropout": arguments.item_dropout,
         "cross_attention_every": arguments.cross_attention_every,
@@ -163,7 +199,7 @@ def _new_part(arguments: ModelArguments) -> dict[str, object]:
 
 
 def _build_on_backbones(
-    store: Store, arguments: ModelArguments
+    store: Store, arguments: ModelArguments, new_part: dict[str, Any]
 ) -> tuple[UniMPForConditionalGeneration, UniMPProcessor]:
     tokenizer = AutoTokenizer.from_pretrained(arguments.text)
     try:
@@ -171,9 +207,7 @@ def _build_on_backbones(
     except OSError:
         logger.warning("`vision` %r has no image processor: pictures are scaled as for ImageNet.", arguments.vision)
         image_processor = _image_processor(arguments.image_size, imagenet=True)
-    model = UniMPForConditionalGeneration.from_backbones(
-        arguments.vision, arguments.text, num_behaviors=128, **_new_part(arguments)
-    )
+    model = UniMPForConditionalGeneration.from_backbones(arguments.vision, arguments.text, **new_part)
     vocab_size = model.config.text_config.vocab_size
     return model, build_processor(store, tokenizer, image_processor, arguments, vocab_size)
 
@@ -183,7 +217,9 @@ def _image_processor(image_size: int, imagenet: bool = False) -> ViTImageProcess
     return ViTImageProcessorPil(size={"height": image_size, "width": image_size}, **statistics)
 
 
-def _build_tiny(store: Store, arguments: ModelArguments) -> tuple[UniMPForConditionalGeneration, UniMPProcessor]:
+def _build_tiny(
+    store: Store, arguments: ModelArguments, new_part: dict[str, Any]
+) -> tuple[UniMPForConditionalGeneration, UniMPProcessor]:
     tokenizer = train_tokenizer(store_texts(store), arguments.vocab_size)
     processor = build_processor(store, tokenizer, _image_processor(arguments.image_size), arguments, len(tokenizer))
     text_config = LlamaConfig(
@@ -204,10 +240,5 @@ def _build_tiny(store: Store, arguments: ModelArguments) -> tuple[UniMPForCondit
     vision_config = ResNetConfig(
         embedding_size=64, hidden_sizes=[256], depths=[1], layer_type="basic", downsample_in_first_stage=False
     )
-    config = UniMPConfig(
-        vision_config=vision_config,
-        text_config=text_config,
-        num_behaviors=processor.num_behaviors,
-        **_new_part(arguments),
-    )
+    config = UniMPConfig(vision_config=vision_config, text_config=text_config, **new_part)
     return UniMPForConditionalGeneration(config), processor

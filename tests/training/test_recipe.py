@@ -4,10 +4,19 @@ import pytest
 import torch
 from datasets import Dataset
 from PIL import Image
-from transformers import LlamaConfig, LlamaForCausalLM, ResNetConfig, ResNetModel, ViTImageProcessorPil
+from transformers import (
+    BertConfig,
+    BertModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    ResNetConfig,
+    ResNetModel,
+    ViTImageProcessorPil,
+)
 
+from unimp.processing.catalog_unimp import flatten_attributes
 from unimp.processing.store import make_store
-from unimp.training.recipe import ModelArguments, build, load, store_texts, train_tokenizer
+from unimp.training.recipe import ModelArguments, build, encode_texts, load, store_texts, train_tokenizer
 
 from .conftest import TINY
 
@@ -105,3 +114,21 @@ def test_a_continued_model_gets_the_items_it_does_not_know(built, store, tmp_pat
     assert processor.catalog.item_ids == [*built[1].catalog.item_ids, "brand-new"]
     assert model.config.num_items == len(processor.catalog)
     assert not model.model.item_rows.learned[-1].any()  # known by its content alone
+
+
+def test_a_named_encoder_joins_the_content(build_model, built, tmp_path):
+    tokenizer = built[1].tokenizer
+    tokenizer.save_pretrained(tmp_path)
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+    )
+    BertModel(config).save_pretrained(tmp_path)
+    texts = ["a red hat", "a much longer text about a green coat", "a red hat"]
+    rows = encode_texts(str(tmp_path), texts, batch_size=2)
+    assert rows.shape == (3, 24)
+    torch.testing.assert_close(rows[1:2], encode_texts(str(tmp_path), texts[1:2]))  # padding does not count
+    torch.testing.assert_close(rows[0], rows[2])
+    model, processor = build_model(item_encoder=str(tmp_path))
+    assert model.config.item_feature_size == 24
+    text = flatten_attributes(processor.catalog.attributes(3))
+    torch.testing.assert_close(model.model.item_content.features[3:4], encode_texts(str(tmp_path), [text]))
