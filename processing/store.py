@@ -3,12 +3,11 @@
 No row is lost in silence: what is left out or altered is counted in the store's report, and logged.
 """
 
-import csv
 import difflib
-import json
 import logging
+import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,19 +20,23 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from datasets import Dataset, DatasetInfo, Features, Image
 
+from .catalog_unimp import AVAILABLE
 from .columns_unimp import Columns
 from .images_unimp import ImageError, resolve_path
+from .table_files import read_table, replace_column, shorten
 
 logger = logging.getLogger(__name__)
 
 IMAGE_FOLDER = "images"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+Range = Sequence[float]
 IMAGE_TYPE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 
 # Rows per row group of a written table with pictures: what is in memory at a time.
 _ROWS_PER_GROUP = 256
-# Longest row of a csv file, in bytes; far beyond a 10,000-word title.
-_CSV_BLOCK = 1 << 26
+# Columns of events, which an item may not have: a request gives a never-seen item and what was done with it as one.
+_EVENT_COLUMNS = (Columns.USER_ID, Columns.TIMESTAMP, *Columns.EVENT_OPTIONAL)
+_TRUTHS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
 @dataclass
@@ -66,7 +69,7 @@ class StoreReport:
 
     def __str__(self) -> str:
         lines = [
-            f"{word} {count:,} rows: {reason} (such as {', '.join(map(_short, self.examples[reason]))})"
+            f"{word} {count:,} rows: {reason} (such as {', '.join(map(shorten, self.examples[reason]))})"
             for word, counts in (("left out", self.skipped), ("altered", self.changed))
             for reason, count in counts.items()
         ]
@@ -79,8 +82,9 @@ class Store:
 
     Attributes:
         items (`datasets.Dataset`):
-            `item_id` (string, unique), any attributes and, if any item has a picture, `image` as
-            `datasets.Image(decode=False)`: a dictionary of `bytes` and `path` for `load_image`, or `None`.
+            `item_id` (string, unique), any attributes and, where given, `available` (bool or `None`; `False`: the
+            item is never recommended). If any item has a picture, `image` as `datasets.Image(decode=False)`: a
+            dictionary of `bytes` and `path` for `load_image`, or `None`.
         interactions (`datasets.Dataset`):
             `user_id` and `item_id` (strings; every item is in `items`), `timestamp` (int64, seconds), and where
             given `rating` (float64, finite or `None`), `explanation`, `query`, `behavior` (strings or `None`).
@@ -92,18 +96,20 @@ class Store:
     report: StoreReport
 
 
-def read_store(folder: str | Path) -> Store:
+def read_store(folder: str | Path, rating_range: Range | None = None) -> Store:
     """Reads a folder with `items.*`, `interactions.*` (parquet, jsonl or csv) and, if there are pictures, `images/`.
 
     The `image` column may hold encoded pictures or paths inside the folder, relative to it or to `images/`. Without
     the column the pictures are the files `images/{item_id}.jpg` (or jpeg, png, webp). Files are opened on use only;
     pictures embedded in a parquet file are held in memory.
 
-    A csv file has no types: all its columns are text except `rating`, an empty cell is a missing value. In the other
-    formats whole-number ids are turned into text, and that is counted in the report.
+    Files of text are UTF-8. A csv file has no types: all its columns are text except `rating` and the items'
+    `available` (true or false, 1 or 0, yes or no), an empty cell is a missing value. In the other formats whole-number
+    ids are turned into text, and that is counted in the report.
 
     Args:
         folder (`str` or `Path`): the data set's folder.
+        rating_range (`Sequence[float]`, *optional*): lowest and highest rating, as in [`make_store`].
 
     Returns:
         [`Store`]: the tables, checked as in [`make_store`].
@@ -112,31 +118,39 @@ def read_store(folder: str | Path) -> Store:
         FileNotFoundError: if one of the two tables is missing.
         ValueError: if a table is there twice or cannot be read, and as in [`make_store`].
     """
+    _check_range(rating_range)
     folder = Path(folder)
-    return _build(_read_table(folder, "items"), _read_table(folder, "interactions"), folder)
+    return _build(read_table(folder, "items"), read_table(folder, "interactions"), folder, rating_range)
 
 
-def make_store(items: Dataset, interactions: Dataset) -> Store:
+def make_store(items: Dataset, interactions: Dataset, rating_range: Range | None = None) -> Store:
     """Checks and cleans two tables.
 
     Left out, counted: rows without an id, repeated item ids (the first stays), events of unknown items, events
     without a readable time, repeated events (same user, item and time; the first stays). Kept but altered, counted:
-    ratings that are not finite become `None`, whole-number ids become text, pictures whose file is missing become
-    `None`. Picture paths are used as they are; pictures are not opened here.
+    ratings that are not finite or not in `rating_range` become `None`, whole-number ids become text, pictures whose
+    file is missing become `None`. Picture paths are used as they are; pictures are not opened here.
 
     Args:
-        items (`datasets.Dataset`): `item_id`, any attributes, optionally `image` (picture, encoded bytes or path).
+        items (`datasets.Dataset`): `item_id`, any attributes, optionally `image` (picture, encoded bytes or path) and
+            `available`, which is no attribute: whether the item may be recommended (true or false, 1 or 0, or the
+            texts true, false, yes, no, 1, 0; missing: it may). Attributes may not be named as columns of
+            interactions are.
         interactions (`datasets.Dataset`): `user_id`, `item_id`, `timestamp` (seconds since 1970 as a number, a
             datetime or its ISO 8601 text; UTC where no zone is given), optionally `rating` (a number) and the texts
             `explanation`, `query`, `behavior`.
+        rating_range (`Sequence[float]`, *optional*): lowest and highest rating. Without it any finite rating stays,
+            and the range found is logged.
 
     Returns:
         [`Store`]: `len(items)` and `len(interactions)` of it plus the counts in `report.skipped` give what came in.
 
     Raises:
-        ValueError: if a required column is missing, a column has a wrong type, or no usable row is left.
+        ValueError: if a required column is missing, a column has a wrong type or name, no usable row is left, or
+            `rating_range` is not two finite numbers, the lower one first.
     """
-    return _build(items, interactions, folder=None)
+    _check_range(rating_range)
+    return _build(items, interactions, None, rating_range)
 
 
 def write_store(items: Dataset, interactions: Dataset, folder: str | Path) -> None:
@@ -183,10 +197,22 @@ def require_columns(dataset: Dataset, name: str, columns: Sequence[str]) -> None
 # Checking
 
 
-def _build(items: Dataset, interactions: Dataset, folder: Path | None) -> Store:
+def _check_range(rating_range: Range | None) -> None:
+    if rating_range is None:
+        return
+    try:
+        lowest, highest = rating_range
+        right = -math.inf < lowest < highest < math.inf
+    except (TypeError, ValueError):
+        right = False
+    if not right:
+        raise ValueError(f"`rating_range` must be the lowest and the highest rating, but got {rating_range!r:.80}.")
+
+
+def _build(items: Dataset, interactions: Dataset, folder: Path | None, rating_range: Range | None) -> Store:
     report = StoreReport()
     clean_items = _clean_items(items, folder, report)
-    store = Store(clean_items, _clean_interactions(interactions, clean_items, report), report)
+    store = Store(clean_items, _clean_interactions(interactions, clean_items, rating_range, report), report)
     if report:
         logger.warning("%s", report)
     return store
@@ -194,17 +220,27 @@ def _build(items: Dataset, interactions: Dataset, folder: Path | None) -> Store:
 
 def _clean_items(items: Dataset, folder: Path | None, report: StoreReport) -> Dataset:
     _require_rows(items, "items", (Columns.ITEM_ID,))
+    for column in _EVENT_COLUMNS:
+        if column in items.column_names:
+            raise ValueError(
+                f"`items` has a column `{column}`, but that name is for what a person did, in `interactions`; rename "
+                f"it, such as to `item_{column}`."
+            )
     table = _with_text_ids(as_table(items), "items", Columns.ITEM_ID, report)
     repeated = table[Columns.ITEM_ID].to_pandas().duplicated().to_numpy()
     table = _drop(table, repeated, f"items: `{Columns.ITEM_ID}` was there before", Columns.ITEM_ID, report)
+    if AVAILABLE in table.column_names:
+        table = replace_column(table, AVAILABLE, _truths(table[AVAILABLE]))
     if Columns.IMAGE in table.column_names:
-        table = _set(table, Columns.IMAGE, _pictures(table[Columns.IMAGE], folder, report))
+        table = replace_column(table, Columns.IMAGE, _pictures(table[Columns.IMAGE], folder, report))
     elif folder is not None and (folder / IMAGE_FOLDER).is_dir():
         table = _with_found_pictures(table, folder, report)
     return _dataset(table, items, "items", report)
 
 
-def _clean_interactions(interactions: Dataset, items: Dataset, report: StoreReport) -> Dataset:
+def _clean_interactions(
+    interactions: Dataset, items: Dataset, rating_range: Range | None, report: StoreReport
+) -> Dataset:
     name = "interactions"
     _require_rows(interactions, name, Columns.INTERACTIONS_REQUIRED)
     table = as_table(interactions)
@@ -212,20 +248,20 @@ def _clean_interactions(interactions: Dataset, items: Dataset, report: StoreRepo
         table = _with_text_ids(table, name, column, report)
     for column in set(Columns.EVENT_OPTIONAL) & set(table.column_names):
         convert = _ratings if column == Columns.RATING else _texts
-        table = _set(table, column, convert(table[column], column))
+        table = replace_column(table, column, convert(table[column], column))
     seconds = _seconds(table[Columns.TIMESTAMP])
     untimed = seconds.is_null().to_numpy(zero_copy_only=False)
     reason = f"{name}: `{Columns.TIMESTAMP}` is missing or unreadable"
     # The old values are still in the table here, so that the report shows them.
     dropped = _drop(table, untimed, reason, Columns.TIMESTAMP, report)
-    table = _set(dropped, Columns.TIMESTAMP, seconds.drop_null())
+    table = replace_column(dropped, Columns.TIMESTAMP, seconds.drop_null())
     known = pc.is_in(table[Columns.ITEM_ID], value_set=as_table(items)[Columns.ITEM_ID].combine_chunks())
     table = _drop(table, ~known.to_numpy(), f"{name}: `item_id` is not in `items`", Columns.ITEM_ID, report)
     keys = table.select(Columns.INTERACTIONS_REQUIRED).to_pandas()
     reason = f"{name}: the same user, item and time were there before"
     table = _drop(table, keys.duplicated().to_numpy(), reason, Columns.USER_ID, report)
     if Columns.RATING in table.column_names:
-        table = _with_finite_ratings(table, report)
+        table = _with_possible_ratings(table, rating_range, report)
     return _dataset(table, interactions, name, report)
 
 
@@ -242,10 +278,6 @@ def _drop(table: pa.Table, bad: np.ndarray, reason: str, column: str, report: St
     return table.filter(~bad)
 
 
-def _set(table: pa.Table, column: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
-    return table.set_column(table.column_names.index(column), column, values)
-
-
 def _with_text_ids(table: pa.Table, name: str, column: str, report: StoreReport) -> pa.Table:
     values = table[column]
     if pa.types.is_integer(values.type):
@@ -254,7 +286,7 @@ def _with_text_ids(table: pa.Table, name: str, column: str, report: StoreReport)
     values = _texts(values, column)
     values = pc.if_else(pc.equal(values, ""), None, values)
     missing = values.is_null().to_numpy()
-    return _drop(_set(table, column, values), missing, f"{name}: `{column}` is missing", column, report)
+    return _drop(replace_column(table, column, values), missing, f"{name}: `{column}` is missing", column, report)
 
 
 def _texts(values: pa.ChunkedArray, column: str) -> pa.ChunkedArray:
@@ -265,6 +297,22 @@ def _texts(values: pa.ChunkedArray, column: str) -> pa.ChunkedArray:
     return values.cast(pa.string())
 
 
+def _truths(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Whether items may be recommended, null where that is not said."""
+    kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
+    if pa.types.is_boolean(kind) or pa.types.is_null(kind):
+        return values.cast(pa.bool_())
+    what = f"`{AVAILABLE}` of `items` (whether an item may be recommended) must be true or false, yes or no, 1 or 0"
+    if not (_is_text(kind) or pa.types.is_integer(kind)):
+        raise ValueError(f"{what}, but got {kind}; convert it, or rename the column.")
+    texts = values.cast(kind).cast(pa.string()).to_pylist()
+    words = [text and text.strip().lower() for text in texts]
+    for text, word in zip(texts, words, strict=True):
+        if word is not None and word not in _TRUTHS:
+            raise ValueError(f"{what}, but got {shorten(text)}; write one of these, or rename the column.")
+    return pa.chunked_array([pa.array([_TRUTHS.get(word) for word in words], pa.bool_())])
+
+
 def _is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
@@ -273,17 +321,28 @@ def _ratings(values: pa.ChunkedArray, column: str) -> pa.ChunkedArray:
     kind = values.type
     is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
     if not (is_number or pa.types.is_null(kind)):
-        shown = ", ".join(map(_short, values.drop_null()[:3].to_pylist()))
+        shown = ", ".join(map(shorten, values.drop_null()[:3].to_pylist()))
         raise ValueError(f"`{column}` must be a number, but got {kind} (such as {shown}); convert it.")
-    return values.cast(pa.float64())
+    return values.cast(pa.float64(), safe=False)  # unsafe: above 2^53 whole numbers are rounded, not refused
 
 
-def _with_finite_ratings(table: pa.Table, report: StoreReport) -> pa.Table:
+def _with_possible_ratings(table: pa.Table, rating_range: Range | None, report: StoreReport) -> pa.Table:
+    table = _without_ratings(table, pc.is_finite(table[Columns.RATING]), "not finite", report)
     ratings = table[Columns.RATING]
-    finite = pc.fill_null(pc.is_finite(ratings), True)
-    odd = ratings.filter(pc.invert(finite)).to_pylist()
-    report.change(f"interactions: `{Columns.RATING}` is not finite and is now missing", odd)
-    return _set(table, Columns.RATING, pc.if_else(finite, ratings, None))
+    if rating_range is not None:
+        low, high = map(float, rating_range)
+        inside = pc.and_(pc.greater_equal(ratings, low), pc.less_equal(ratings, high))
+        return _without_ratings(table, inside, f"outside {low:g} to {high:g}", report)
+    if ratings.null_count < len(ratings):
+        logger.info("ratings from %g to %g", *pc.min_max(ratings).as_py().values())
+    return table
+
+
+def _without_ratings(table: pa.Table, possible: pa.ChunkedArray, reason: str, report: StoreReport) -> pa.Table:
+    ratings = table[Columns.RATING]
+    odd = ratings.filter(pc.invert(possible)).to_pylist()  # where the rating is missing, `possible` is null as well
+    report.change(f"interactions: `{Columns.RATING}` is {reason} and is now missing", odd)
+    return replace_column(table, Columns.RATING, pc.if_else(possible, ratings, None))
 
 
 def _seconds(values: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -294,7 +353,7 @@ def _seconds(values: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
         zone = kind.tz if pa.types.is_timestamp(kind) else None
         return values.cast(pa.timestamp("s", tz=zone), safe=False).cast(pa.int64())
-    if pa.types.is_floating(kind):
+    if pa.types.is_floating(kind) or pa.types.is_uint64(kind):
         return _seconds_of_floats(values.to_numpy())
     if pa.types.is_integer(kind) or pa.types.is_null(kind):
         return values.cast(pa.int64())
@@ -384,86 +443,6 @@ def _with_found_pictures(table: pa.Table, folder: Path, report: StoreReport) -> 
     return table.append_column(Columns.IMAGE, pictures)
 
 
-# Files
-
-
-def _read_table(folder: Path, name: str) -> Dataset:
-    readers: dict[str, Callable[[Path], Dataset]] = {"parquet": _read_parquet, "jsonl": _read_jsonl, "csv": _read_csv}
-    paths = [path for suffix in readers if (path := folder / f"{name}.{suffix}").is_file()]
-    if not paths:
-        got = sorted(os.listdir(folder)) if folder.is_dir() else "no such folder"
-        raise FileNotFoundError(
-            f"`folder` {str(folder)!r} needs `{name}.parquet`, `{name}.jsonl` or `{name}.csv`, but got {got}."
-        )
-    if len(paths) > 1:
-        raise ValueError(f"`folder` has {' and '.join(f'`{path.name}`' for path in paths)}; remove all but one.")
-    return readers[paths[0].suffix[1:]](paths[0])
-
-
-def _read_parquet(path: Path) -> Dataset:
-    try:
-        return Dataset(pq.ParquetFile(path).read())
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"`{path}` is not a readable parquet file: {error}") from error
-
-
-def _read_csv(path: Path) -> Dataset:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        header = next(csv.reader(file), [])
-    if not header or len(set(header)) < len(header):
-        raise ValueError(f"`{path}` must begin with a line of distinct column names, but got {header}.")
-    try:
-        table = pa.csv.read_csv(
-            path,
-            read_options=pa.csv.ReadOptions(block_size=_CSV_BLOCK),
-            parse_options=pa.csv.ParseOptions(newlines_in_values=True),
-            convert_options=pa.csv.ConvertOptions(
-                column_types={column: pa.string() for column in header}, strings_can_be_null=True, null_values=[""]
-            ),
-        )
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"`{path}` cannot be read: {error}") from error
-    if Columns.RATING in header and path.stem == "interactions":
-        table = _set(table, Columns.RATING, _numbers(table[Columns.RATING], path))
-    return Dataset(table)
-
-
-def _numbers(texts: pa.ChunkedArray, path: Path) -> pa.ChunkedArray:
-    try:
-        return texts.cast(pa.float64())
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"`{Columns.RATING}` of `{path}` must be a number or empty: {error}") from error
-
-
-def _read_jsonl(path: Path) -> Dataset:
-    rows = []
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                rows.append(_json_object(line, f"{path}:{number}"))
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    return Dataset(pa.table({name: _json_column([row.get(name) for row in rows], name, path) for name in names}))
-
-
-def _json_object(line: str, place: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"`{place}` is not JSON: {error}") from error
-    if not isinstance(row, dict):
-        raise ValueError(f"`{place}` must be an object of column: value, but got {_short(row)}.")
-    return row
-
-
-def _json_column(values: list[Any], name: str, path: Path) -> pa.Array:
-    try:
-        return pa.array(values)
-    except pa.ArrowException as error:
-        if name in Columns.INTERACTIONS_REQUIRED:  # ids and times, some in quotes and some not
-            return pa.array([None if value is None else str(value) for value in values])
-        raise ValueError(f"`{name}` of `{path}` mixes types: {error}; write all its values alike.") from error
-
-
 def _write_table(dataset: Dataset, path: Path) -> None:
     features = dataset.features.copy()
     has_pictures = isinstance(features.get(Columns.IMAGE), Image)
@@ -475,7 +454,7 @@ def _write_table(dataset: Dataset, path: Path) -> None:
         for start in range(0, len(table), step):
             rows = table.slice(start, step)
             if has_pictures:
-                rows = _set(rows, Columns.IMAGE, _embedded(rows[Columns.IMAGE].to_pylist()))
+                rows = replace_column(rows, Columns.IMAGE, _embedded(rows[Columns.IMAGE].to_pylist()))
             writer.write_table(rows.cast(features.arrow_schema))
 
 
@@ -486,8 +465,3 @@ def _embedded(pictures: list[dict[str, Any] | None]) -> pa.Array:
 def _embed(bytes: bytes | None, path: str | None) -> dict[str, Any]:
     # Of a path only the name goes along: folders of this machine mean nothing on another.
     return {"bytes": Path(path).read_bytes() if bytes is None else bytes, "path": path and os.path.basename(path)}
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:60] + "..."

@@ -1,4 +1,4 @@
-"""Figures for the six tasks, each small enough to check by hand.
+"""Figures for the five tasks, each small enough to check by hand.
 
 Ranks are worked out once by [`target_ranks`]; every ranking figure is a function of them, one value a user, so that
 the same values give the mean, its interval and the comparison of two models.

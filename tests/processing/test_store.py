@@ -6,15 +6,17 @@ import json
 import logging
 from datetime import UTC, datetime
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image, Value
 from PIL import Image as PILImage
 
+from unimp.processing.catalog_unimp import Catalog
 from unimp.processing.images_unimp import load_image
 from unimp.processing.movielens import main, movielens_store
-from unimp.processing.store import StoreReport, make_store, read_store, write_store
+from unimp.processing.store import StoreReport, as_table, make_store, read_store, write_store
 
 FORMATS = ("parquet", "jsonl", "csv")
 INF, NAN = float("inf"), float("nan")
@@ -216,6 +218,65 @@ def test_times_become_seconds(name):
     assert store.interactions.features["timestamp"] == Value("int64")
 
 
+def test_ratings_outside_the_range_become_missing(folder):
+    for store in (
+        make_store(items(), events(rating=[0.4, 5.0, 99.0]), rating_range=(0.5, 5)),
+        make_store(items(), events(rating=[0, 5, 99]), rating_range=[0.5, 5]),
+    ):
+        assert store.interactions["rating"][:] == [None, 5.0, None]
+        reason = "interactions: `rating` is outside 0.5 to 5 and is now missing"
+        assert store.report.changed == {reason: 2}
+        assert not store.report.skipped
+    assert read_store(folder, rating_range=(1, 4)).interactions["rating"][:] == [None, None]
+    both = make_store(items(), events(rating=[INF, 0.0, 1.0]), rating_range=(1, 5))
+    assert list(both.report.changed.values()) == [1, 1]
+    assert both.interactions["rating"][:] == [None, None, 1.0]
+    assert "rating" not in make_store(items(), events(), rating_range=(1, 5)).interactions.column_names
+
+
+def test_without_a_range_the_one_found_is_logged(caplog):
+    with caplog.at_level(logging.INFO):
+        make_store(items(), events(rating=[0.5, NAN, 5.0]))
+        assert "ratings from 0.5 to 5" in caplog.text
+        caplog.clear()
+        make_store(items(), events(rating=[0.5, 1.0, 5.0]), rating_range=(0, 5))
+        make_store(items(), events(rating=[None, None, None]))
+        assert "ratings from" not in caplog.text
+
+
+@pytest.mark.parametrize("bad", [(5, 1), (1, 1), (1,), (1, 2, 3), 5, "15", (None, 5), (NAN, 5), (0, INF)], ids=repr)
+def test_bad_rating_ranges(folder, bad):
+    with pytest.raises(ValueError, match="`rating_range` must be"):
+        make_store(items(), events(), rating_range=bad)
+    with pytest.raises(ValueError, match="`rating_range` must be"):
+        read_store(folder, rating_range=bad)
+
+
+TRUTHS = {
+    "truth values": ([True, False, None], [True, False, None]),
+    "words": (["true", "FALSE", None], [True, False, None]),
+    "yes and no": (["Yes", " no ", "yes"], [True, False, True]),
+    "digits as text": (["1", "0", "1"], [True, False, True]),
+    "digits": ([1, 0, None], [True, False, None]),
+    "nothing": ([None, None, None], [None, None, None]),
+}
+
+
+@pytest.mark.parametrize("name", TRUTHS)
+def test_available_is_read_as_truth_values(name):
+    given, expected = TRUTHS[name]
+    store = make_store(items(item_id=["a", "b", "c"], title=["1", "2", "3"], available=given), events())
+    assert store.items["available"][:] == expected
+    assert store.items.features["available"] == Value("bool")
+    assert not store.report
+
+
+def test_available_from_csv(tmp_path):
+    write(tmp_path / "items.csv", [{"item_id": "a", "available": "no"}, {"item_id": "b", "available": ""}])
+    write(tmp_path / "interactions.jsonl", [{"user_id": "u", "item_id": "a", "timestamp": 1}])
+    assert Catalog(as_table(read_store(tmp_path).items)).available == [False, True]
+
+
 NOTHING = {"user_id": [], "item_id": [], "timestamp": []}
 WRONG = {
     "no item_id": (items().rename_column("item_id", "itemId"), events(), r"`items` has no column `item_id`.*`itemId`"),
@@ -231,6 +292,14 @@ WRONG = {
     "truth values as ratings": (items(), events(rating=[True, False, True]), "`rating` must be a number"),
     "times in lists": (items(), events(timestamp=[[1], [2], [3]]), "`timestamp` must be seconds or datetimes"),
     "numbers as explanations": (items(), events(explanation=[1, 2, 3]), "`explanation` must be text"),
+    "availability in words": (items(available=["in stock", "no"]), events(), "`available` .*got 'in stock'"),
+    "availability as a number": (items(available=[1, 2]), events(), "`available` .*got '2'"),
+    "availability as a share": (items(available=[0.5, 1.0]), events(), "`available` .*got double"),
+    "a time beyond 64 bits": (
+        items(),
+        events(timestamp=np.array([2**63] * 3, np.uint64)),
+        r"no usable row(.|\n)*`timestamp`",
+    ),
     "numbers as pictures": (items(image=[1, 2]), events(), "`image` must hold pictures, bytes or paths"),
 }
 
@@ -240,6 +309,16 @@ def test_wrong_tables_raise_with_the_reason(name):
     item_rows, event_rows, message = WRONG[name]
     with pytest.raises(ValueError, match=message):
         make_store(item_rows, event_rows)
+
+
+@pytest.mark.parametrize("column", ["rating", "query", "timestamp", "behavior", "explanation", "user_id"])
+def test_items_with_the_columns_of_events_are_refused(column):
+    with pytest.raises(ValueError, match=f"`items` has a column `{column}`.*`item_{column}`"):
+        make_store(items(**{column: ["1", "2"]}), events())
+
+
+def test_large_ratings_are_numbers():
+    assert make_store(items(), events(rating=[1, 2, 10**17 + 1])).interactions["rating"][:] == [1.0, 2.0, 1e17]
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -262,6 +341,9 @@ def test_jsonl_ids_with_and_without_quotes(folder):
     assert read_store(folder).items.to_list() == [{"item_id": "007", "tags": None}, {"item_id": "12", "tags": ["x"]}]
 
 
+EVENT = '{"user_id": "01", "item_id": "007", '
+BEYOND = "`{}` of .*jsonl` .*64 bits.*100000.*write"
+SURROGATE = "`{}` of .*items.jsonl` .*surrogate.*ud800.*write"
 FILES = {
     "no items": ("items.jsonl", None, "needs `items.parquet`, `items.jsonl` or `items.csv`.*interactions.jsonl"),
     "two tables": ("items.csv", "item_id\n1\n", "`items.jsonl` and `items.csv`; remove"),
@@ -273,6 +355,29 @@ FILES = {
         "`b` of .* mixes types",
     ),
     "empty jsonl": ("items.jsonl", "", "`items` is empty"),
+    "huge attribute": ("items.jsonl", '{"item_id": "a", "b": 1e1}\n{"item_id": "c", "b": HUGE}', BEYOND.format("b")),
+    "huge part": ("items.jsonl", '{"item_id": "a", "b": {"c": [HUGE]}}', BEYOND.format("b")),
+    "huge id": ("items.jsonl", '{"item_id": HUGE}', BEYOND.format("item_id")),
+    "huge time": ("interactions.jsonl", EVENT + '"timestamp": HUGE}', BEYOND.format("timestamp")),
+    "huge time among texts": (
+        "interactions.jsonl",
+        EVENT + '"timestamp": "1"}\n' + EVENT + '"timestamp": HUGE}',
+        BEYOND.format("timestamp"),
+    ),
+    "huge rating": ("interactions.jsonl", EVENT + '"timestamp": 1, "rating": HUGE}', BEYOND.format("rating")),
+    "too many digits": ("items.jsonl", '{"item_id": "a", "b": %s}' % ("9" * 5000), r"items.jsonl:1` is not JSON"),
+    "3,000 deep": ("items.jsonl", '{"item_id": "a", "b": %s}' % ("[" * 3000 + "]" * 3000), "items.jsonl:1` .*nested"),
+    "900 deep": ("items.jsonl", '{"item_id": "a", "b": %s}' % ("[" * 900 + "]" * 900), "`b` of .*items.jsonl.*nested"),
+    "50 objects deep": (
+        "items.jsonl",
+        '{"item_id": "a", "b": %s}' % ('{"c":' * 50 + "1" + "}" * 50),
+        "`b` of .*items.jsonl.*nested",
+    ),
+    "a deep line": ("items.jsonl", "[" * 900 + "]" * 900, "must be an object"),
+    "lone surrogate": ("items.jsonl", r'{"item_id": "a", "b": "x\ud800"}', SURROGATE.format("b")),
+    "lone surrogate in a list": ("items.jsonl", r'{"item_id": "a", "b": ["\ud800"]}', SURROGATE.format("b")),
+    "lone surrogate in an id": ("items.jsonl", r'{"item_id": "\ud800"}', SURROGATE.format("item_id")),
+    "lone surrogate in a name": ("items.jsonl", r'{"item_id": "a", "\ud800": 1}', r"ud800.*items.jsonl.*surrogate"),
 }
 
 
@@ -282,7 +387,7 @@ def test_wrong_files_raise_with_the_reason(folder, name):
     if text is None:
         (folder / file).unlink()
     else:
-        (folder / file).write_text(text)
+        (folder / file).write_text(text.replace("HUGE", str(10**30)))
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         read_store(folder)
 
@@ -303,6 +408,33 @@ def test_wrong_csv_files_raise_with_the_reason(folder, name):
     (folder / "interactions.csv").write_text(text)
     with pytest.raises(ValueError, match=message):
         read_store(folder)
+
+
+ENCODINGS = ("latin-1", "cp1252", "utf-16", "utf-16-le", "utf-16-be", "utf-32")
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("format", ["jsonl", "csv"])
+@pytest.mark.parametrize("far", [False, True])
+def test_files_that_are_not_utf8(folder, format, encoding, far):
+    (folder / "items.jsonl").unlink()
+    ids = [*(str(number) for number in range(2000 if far else 0)), "é"]
+    lines = {"csv": ["item_id", *ids], "jsonl": [f'{{"item_id": "{item}"}}' for item in ids]}[format]
+    (folder / f"items.{format}").write_text("\n".join(lines), encoding=encoding)
+    with pytest.raises(ValueError, match=rf"items\.{format}` is not UTF-8.*save it as UTF-8"):
+        read_store(folder)
+
+
+@pytest.mark.parametrize("format", ["jsonl", "csv"])
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path, format):
+    for name, rows in (("items", ITEM_ROWS), ("interactions", EVENT_ROWS)):
+        path = tmp_path / f"{name}.{format}"
+        write(path, rows)
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    store = read_store(tmp_path)
+    assert store.items.to_list() == ITEM_ROWS
+    assert store.interactions.to_list() == EVENT_ROWS
+    assert not store.report
 
 
 def test_no_folder():
@@ -523,7 +655,7 @@ def test_movielens_works_with_the_two_original_files_alone(raw):
         path.unlink()
     (raw / "images").rmdir()
     assert movielens_store(raw, min_events=2).items.column_names == ["item_id", "title", "year", "genres"]
-    with pytest.raises(ValueError, match="no rating left: all movies or users have no poster"):
+    with pytest.raises(ValueError, match=r"`posters_only`.*raw/images/\{movieId\}\.jpg.*drop"):
         movielens_store(raw, posters_only=True)
     with pytest.raises(ValueError, match="no rating left: all movies or users have fewer than 5 ratings"):
         movielens_store(raw)
@@ -536,6 +668,70 @@ def test_movielens_wrong_files(raw):
     (raw / "movies.csv").unlink()
     with pytest.raises(FileNotFoundError, match=r"movies\.csv"):
         movielens_store(raw)
+
+
+MOVIELENS_FILES = {
+    "ratings in Latin-1": ("ratings.csv", "userId,movieId\né,1\n".encode("latin-1"), "ratings.csv` is not UTF-8"),
+    "movies in UTF-16": ("movies.csv", "movieId,title,genres\n1,é,\n".encode("utf-16"), "movies.csv` is not UTF-8"),
+    "empty ratings": ("ratings.csv", b"", "ratings.csv` cannot be read"),
+    "ragged movies": ("movies.csv", b"movieId,title,genres\n1,a,b\n1,a,b,c,d\n", "movies.csv` cannot be read"),
+    "details that are not JSON": ("details.jsonl", b"oops", "details.jsonl:1` is not JSON"),
+    "details without a movie": ("details.jsonl", b'{"keywords": []}', "details.jsonl` .*`movieId`"),
+    "keywords in one text": (
+        "details.jsonl",
+        b'{"movieId": 1, "keywords": "heist"}',
+        "`keywords` of .*details.jsonl` .*got string",
+    ),
+    "a number among keywords": (
+        "details.jsonl",
+        b'{"movieId": 1, "keywords": ["a", 3]}',
+        "`keywords` of .*details.jsonl` mixes types",
+    ),
+    "keywords of no character": (
+        "details.jsonl",
+        rb'{"movieId": 1, "keywords": ["\ud800"]}',
+        "`keywords` .*details.jsonl` .*surrogate",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MOVIELENS_FILES)
+def test_movielens_unreadable_files(raw, name):
+    file, content, message = MOVIELENS_FILES[name]
+    (raw / file).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        movielens_store(raw, min_events=0)
+
+
+def test_movielens_byte_order_marks(raw):
+    expected = movielens_store(raw, min_events=0)
+    for file in ("movies.csv", "ratings.csv", "details.jsonl"):
+        (raw / file).write_bytes(b"\xef\xbb\xbf" + (raw / file).read_bytes())
+    store = movielens_store(raw, min_events=0)
+    assert store.items.to_list() == expected.items.to_list()
+    assert store.interactions.to_list() == expected.interactions.to_list()
+
+
+@pytest.mark.parametrize("case", ["no folder", "no posters", "output is a file", "nothing left"])
+def test_movielens_command_errors_are_one_line(raw, tmp_path, monkeypatch, capsys, case):
+    output, options = tmp_path / "out", []
+    if case == "no folder":
+        raw = tmp_path / "nowhere"
+    elif case == "output is a file":
+        output.write_text("")
+        options = ["--min_events=0"]
+    elif case == "no posters":
+        for path in (raw / "images").iterdir():
+            path.rename(path.with_suffix(".gif"))
+        options = ["--posters_only"]
+    monkeypatch.setattr("sys.argv", ["movielens", f"--raw_dir={raw}", f"--output_dir={output}", *options])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 1
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("movielens: ")]
+    assert len(said) == 1
+    wanted = {"no folder": "nowhere", "no posters": "{movieId}.jpg", "output is a file": "out", "nothing left": "left"}
+    assert wanted[case] in said[0]
 
 
 def test_movielens_command(raw, tmp_path, monkeypatch):
