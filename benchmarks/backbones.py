@@ -3,12 +3,15 @@ Pretrained backbones for real: is text exact at the start, does the loss fall, a
 
     python benchmarks/backbones.py --vision FOLDER --text FOLDER --dataset FOLDER --steps 30
 
-`--dataset` is a folder in the two-table format, for example MovieLens as converted in the README.
+It fails (status 1) if one of the three answers is no. `--dataset` is a folder in the two-table format, for example
+MovieLens as converted in the README.
 """
 
 import argparse
+import sys
 import tempfile
 import time
+from collections.abc import Sequence, Set
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -17,6 +20,9 @@ from unimp.processing.splits import leave_one_out
 from unimp.processing.store import read_store
 from unimp.training.recipe import ModelArguments, build
 from unimp.training.trainer import UniMPTrainer, UniMPTrainingConfig
+
+# Of the text logits in float32: sums in another order differ in the last digits.
+MOST_DIFFERENCE = 1e-4
 
 
 @torch.no_grad()
@@ -32,8 +38,20 @@ def text_difference(model: torch.nn.Module, text: str) -> float:
     return (ours[:, : ids.shape[1], : bare.config.vocab_size] - bare(ids).logits).abs().max().item()
 
 
-def main() -> None:
-    """Build, compare, train a few steps, and print what moved."""
+def failures(difference: float, losses: Sequence[float], moved: Set[str], frozen: Set[str]) -> list[str]:
+    """What did not go as it should: text that differs, a loss that does not fall, something frozen that moved."""
+    found = []
+    if not difference <= MOST_DIFFERENCE:
+        found.append(f"text logits differ by {difference}, more than {MOST_DIFFERENCE}")
+    if len(losses) < 2 or not losses[-1] < losses[0]:
+        found.append(f"the loss does not fall: {list(losses)}")
+    if wrong := sorted(moved & frozen):
+        found.append(f"{len(wrong)} frozen tensors moved, such as {wrong[0]}")
+    return found
+
+
+def main() -> int:
+    """Build, compare, train a few steps, and print what moved; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("vision", "text", "dataset"):
         parser.add_argument(f"--{name}", required=True)
@@ -44,9 +62,11 @@ def main() -> None:
     arguments = ModelArguments(
         vision=options.vision, text=options.text, image_size=128, num_latents=8, cross_attention_every=5, full_chunks=2
     )
-    model, processor = build(store, arguments)
+    train = leave_one_out(store.interactions).train
+    model, processor = build(store, arguments, train)
     print(f"built in {time.perf_counter() - start:.0f} s: {sum(p.numel() for p in model.parameters()):,} parameters")
-    print(f"largest difference of the text logits at gates 0: {text_difference(model, options.text)}")
+    difference = text_difference(model, options.text)
+    print(f"largest difference of the text logits at gates 0: {difference}")
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     with tempfile.TemporaryDirectory() as folder:
         config = UniMPTrainingConfig(
@@ -61,13 +81,14 @@ def main() -> None:
             logging_steps=5,
             save_strategy="no",
         )
-        trainer = UniMPTrainer(model, config, processor, leave_one_out(store.interactions).train)
+        trainer = UniMPTrainer(model, config, processor, train)
         start = time.perf_counter()
         trainer.train()
     print(f"{options.steps} steps in {time.perf_counter() - start:.0f} s")
     for entry in trainer.state.log_history:
         if "loss" in entry:
             print({key: entry[key] for key in ("step", "loss", "surprise_item", "surprise_rating") if key in entry})
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     moved = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
     parts: dict[str, list[int]] = {}
     for name in before:
@@ -75,7 +96,12 @@ def main() -> None:
         counts[name in moved] += 1
     for part, (still, changed) in parts.items():
         print(f"{part}: {changed} tensors moved, {still} did not")
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    found = failures(difference, losses, moved, frozen)
+    for failure in found:
+        print(f"FAILED: {failure}", file=sys.stderr)
+    return int(bool(found))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

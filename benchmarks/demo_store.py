@@ -38,7 +38,7 @@ def train_and_rank(seed: int, pictures: bool, folder: str) -> tuple[dict[str, np
     store = make_store(items, interactions)
     split = user_holdout(store.interactions, seed=seed)
     set_seed(seed)
-    model, processor = build(store, model_arguments())
+    model, processor = build(store, model_arguments(), split.train)
     trainer = UniMPTrainer(model, training_config(Path(folder), seed), processor, split.train)
     start = time.perf_counter()
     trainer.train()
@@ -48,7 +48,7 @@ def train_and_rank(seed: int, pictures: bool, folder: str) -> tuple[dict[str, np
     ranks = {
         "model": evaluation.evaluate_ranking(model, processor, samples, "recommend"),
         "popularity": evaluation.popularity_ranks(samples, split.train, processor),
-        "random": evaluation.random_ranks(samples, processor, seed),
+        "random": evaluation.random_ranks(samples, processor, seed).T,  # [people, draws]
     }
     return ranks, seconds
 
@@ -73,13 +73,19 @@ def main() -> None:
     report({name: np.concatenate(values) for name, values in ranks.items()})
 
 
+def _by_person(ranks: np.ndarray) -> dict[str, np.ndarray]:
+    """Figures of each person; the mean over the draws where there are several."""
+    values = ranking_values(ranks.ravel(), (10,))
+    return {name: figures.reshape(len(ranks), -1).mean(1) for name, figures in values.items()}
+
+
 def report(ranks: dict[str, np.ndarray]) -> None:
     """Print figures with intervals, and paired ratios."""
     people = len(ranks["popularity"])
     print(
         f"\n{people} held-out people, {torch.get_num_threads()} threads\n\n| system | HR@10 | NDCG@10 |\n|---|---|---|"
     )
-    values = {name: ranking_values(system, (10,)) for name, system in ranks.items()}
+    values = {name: _by_person(system) for name, system in ranks.items()}
     for name, by_metric in values.items():
         cells = []
         for metric in METRICS:

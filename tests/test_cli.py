@@ -9,16 +9,21 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from transformers import pipeline
 
+from unimp import UniMPConfig, UniMPProcessor
 from unimp.cli import INTERRUPTED, main, parse
 from unimp.processing.demo_store import build_demo_store
-from unimp.processing.store import write_store
+from unimp.processing.store import read_store, write_store
+from unimp.report import print_recommendations, say
+from unimp.training.recipe import ModelArguments
 
 SMALL = """
 hidden_size: 32
@@ -94,6 +99,7 @@ class Options:
     size: int = 3
     names: list[str] = field(default_factory=list)
     fast: bool = True
+    limit: int | None = 3
 
 
 def options(tmp_path, text: str, *arguments: str) -> Options:
@@ -108,13 +114,25 @@ def test_the_command_line_counts_more_than_the_file_and_that_more_than_the_defau
     assert options(tmp_path, "", "--dataset", "a", "--no_fast") == Options("a", fast=False)
 
 
+def test_null_in_the_file_is_none_where_an_option_allows_it(tmp_path):
+    assert options(tmp_path, "dataset: a\nlimit: null").limit is None
+    assert options(tmp_path, "dataset: a\nlimit:").limit is None
+    assert options(tmp_path, "dataset: a\nlimit: null", "--limit", "5").limit == 5
+    assert options(tmp_path, "dataset: a").limit == 3
+    (tmp_path / "model.yaml").write_text("full_chunks: null\nvision: null")
+    arguments = parse(["--config", str(tmp_path / "model.yaml")], ModelArguments)[0]
+    assert (arguments.full_chunks, arguments.vision) == (None, None)
+
+
 @pytest.mark.parametrize(
     ("text", "arguments", "message"),
     [
+        ("dataset: a\nsize: null", [], "`size` in `--config` .* has no value"),
+        ("dataset:", [], "`dataset` in `--config` .* has no value"),
         ("datset: a", [], "`datset` in `--config` .* is not an option: did you mean `dataset`?"),
         ("dataset: a", ["--sise", "4"], "`--sise` is not an option: did you mean `size`?"),
         ("dataset: a", ["--siz", "4"], "`--siz` is not an option: did you mean `size`?"),
-        ("dataset: a", ["--zzz"], "`--zzz` is not an option: there are dataset, fast, names, size."),
+        ("dataset: a", ["--zzz"], "`--zzz` is not an option: there are dataset, fast, limit, names, size."),
         ("dataset: a\nsize: many", [], "size: invalid int value: 'many'"),
         ("size: 4", [], "required: --dataset"),
         ("- dataset", [], "must hold lines such as"),
@@ -137,6 +155,12 @@ def test_wrong_options_are_named(tmp_path, text, arguments, message):
         (["train", "--dataset", "/nowhere"], 1, "no such folder"),
         (["train", "--dataset", "x", "--task_rates", "recommend"], 1, "`task_rates` must be JSON"),
         (["train", "--config", "/nowhere.yaml"], 1, "/nowhere.yaml"),
+        (["train", "--dataset", "x", "--visual_scope", "first"], 1, "`visual_scope` must be one of last, all"),
+        (["train", "--dataset", "x", "--num_heads", "3"], 1, "`hidden_size` must be a multiple of twice `num_heads`"),
+        (["train", "--dataset", "x", "--hidden_size", "0"], 1, "`hidden_size` must be at least 1"),
+        (["train", "--dataset", "x", "--rating_range", "1"], 1, "`rating_range` must be the lowest and the highest"),
+        (["train", "--dataset", "x", "--model", "y", "--num_latents", "9"], 1, "`num_latents` cannot be given beside"),
+        (["train", "--dataset", "x", "--packing", "true"], 1, "`packing` has no effect here"),
         (["recommend"], 1, "Give `--history ITEM_ID ...`"),
         (["recommend", "--user_id", "ann"], 1, "`--user_id` needs `--dataset FOLDER`"),
         (["recommend", "--history", "a"], 1, "unimp quickstart"),
@@ -149,6 +173,14 @@ def test_what_is_wrong_takes_one_line(arguments, status, message, capsys, tmp_pa
     assert message in output.out + output.err
     if status:
         assert output.err.count("\n") == 1
+
+
+def test_a_setting_that_a_strict_configuration_refuses_takes_one_line(capsys, monkeypatch):
+    monkeypatch.setattr("unimp.cli._recommend", lambda arguments: UniMPConfig(visual_scope="first"))
+    assert main(["recommend"]) == 1
+    errors = capsys.readouterr().err
+    assert "visual_scope" in errors
+    assert errors.count("\n") == 1
 
 
 @pytest.mark.parametrize("command", ["quickstart", "train", "recommend"])
@@ -171,8 +203,15 @@ def test_train_then_recommend(write_folder, tmp_path, config, capsys, kind):
     assert "popularity" in printed
     metrics = json.loads((result / "metrics.json").read_text())
     assert set(metrics["metrics"]) == {"recommend", "rate"}
-    assert metrics["split"] == "leave_one_out"
-    assert "model-index" in (result / "README.md").read_text()
+    assert metrics["split"] == "leave_one_out: each person's last event"
+    assert set(metrics["metrics"]["recommend"]["model"]) >= {"hr@1", "hr@10", "ndcg@20"}
+    assert "leave_one_out: each person's last event" in " ".join(printed.split())
+    trained, total = (int(n.replace(",", "")) for n in re.search(r"Trained (\S+) of (\S+) param", printed).groups())
+    assert 0 < trained < total
+    card = (result / "README.md").read_text()
+    assert "model-index" in card
+    assert "On leave_one_out: each person's last event." in card
+    assert "held-out people" not in card
     assert main(["recommend", "--model", str(result), "--history", "item-0001", "item-0002", "--top_k", "3"]) == 0
     printed = capsys.readouterr().out
     assert printed.count("item-") == 5
@@ -182,7 +221,66 @@ def test_train_then_recommend(write_folder, tmp_path, config, capsys, kind):
     assert main(["recommend", "--model", str(result), "--history", "nothing"]) == 1
     errors = capsys.readouterr().err
     assert "`user_id` 'nobody' is not in" in errors
-    assert "must be one of the catalogue's 40 item ids" in errors
+    assert "`history` has 'nothing', which is not one of the catalogue's 40 item ids" in errors
+
+
+def test_a_persons_events_are_the_history(write_folder, tmp_path, config, monkeypatch):
+    folder, result = str(write_folder()), str(tmp_path / "model")
+    assert main(["train", "--dataset", folder, "--output_dir", result, "--config", config]) == 0
+    asked = []
+    call = UniMPProcessor.__call__
+    monkeypatch.setattr(
+        UniMPProcessor, "__call__", lambda self, samples, **kw: asked.extend(samples) or call(self, samples, **kw)
+    )
+    monkeypatch.setattr("transformers.pipeline", partial(pipeline, processor=UniMPProcessor.from_pretrained(result)))
+    assert main(["recommend", "--model", result, "--dataset", folder, "--user_id", "user-0003"]) == 0
+    [request] = asked
+    events = [e for e in read_store(folder).interactions if e["user_id"] == "user-0003"]
+    by_time = sorted((event["timestamp"], event["item_id"], event["behavior"], event["rating"]) for event in events)
+    told = [tuple(e[key] for key in ("timestamp", "item_id", "behavior", "rating")) for e in request["history"]]
+    assert sorted(told) == by_time
+    assert any(rating is not None for *_, rating in told)
+
+
+def test_a_trained_model_goes_on_with_a_store_that_has_grown(write_folder, tmp_path, config, capsys, caplog):
+    folder, result, again = write_folder("jsonl"), str(tmp_path / "model"), tmp_path / "again"
+    assert main(["train", "--dataset", str(folder), "--output_dir", result, "--config", config]) == 0
+    items = [json.loads(line) for line in (folder / "items.jsonl").read_text().splitlines()]
+    items[0]["title"] = "Renamed"
+    new = [items[1] | {"item_id": item_id} for item_id in ("new-1", "new-2")]
+    write_rows(folder / "items.jsonl", items + new)
+    (folder / "images" / "new-1.png").write_bytes(next((folder / "images").iterdir()).read_bytes())
+    (folder / "images" / "new-2.png").write_bytes(b"damaged")
+    events = [json.loads(line) for line in (folder / "interactions.jsonl").read_text().splitlines()]
+    events += [event | {"item_id": item["item_id"], "user_id": "new"} for item in new for event in events[-1:]]
+    write_rows(folder / "interactions.jsonl", events)
+    command = ["train", "--dataset", str(folder), "--model", result, "--output_dir", str(again), "--max_steps", "2"]
+    with caplog.at_level("INFO"):
+        assert main([*command, "--num_passes", "1", "--eval_strategy", "steps", "--eval_steps", "1"]) == 0
+    assert "1 pictures could not be read" in caplog.text
+    assert "Items of the model: 2 added, 1 replaced." in caplog.text
+    state = json.loads((again / "checkpoint-2" / "trainer_state.json").read_text())
+    assert [entry["step"] for entry in state["log_history"] if "eval_loss" in entry] == [1, 2]
+    catalog = UniMPProcessor.from_pretrained(again).catalog
+    assert len(catalog) == 42
+    assert catalog.has_image(40)
+    assert not catalog.has_image(41)
+    assert catalog.attributes(0)["title"] == "Renamed"
+    assert main(["recommend", "--model", str(again), "--history", "new-1"]) == 0
+    write_rows(folder / "interactions.jsonl", [*events[:-1], events[-1] | {"rating": 50.0}])
+    assert main(command) == 1
+    assert "`rating` must lie within [1.0, 5.0]" in capsys.readouterr().err
+    assert main([*command, "--num_passes", "1", "--rating_range", "1", "5"]) == 0
+
+
+def test_what_looks_like_markup_is_printed_as_it_is(capsys):
+    history = [{"item_id": "[red]1", "title": "Coat [/b]"}]
+    answers = [{"item_id": ":hat:", "score": -1.0, "item": {"item_id": ":hat:", "title": "[bold]Hat[/] :hat:\\"}}]
+    print_recommendations(history, answers)
+    say("in [/x] [red]there")
+    printed = capsys.readouterr().out
+    for text in ("[red]1", "Coat [/b]", ":hat:", "[bold]Hat[/] :hat:\\", "in [/x] [red]there"):
+        assert text in printed
 
 
 def test_data_that_cannot_be_used(write_folder, tmp_path, config, capsys):

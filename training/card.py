@@ -9,7 +9,13 @@ from transformers import PreTrainedModel
 METRIC_NAMES = {"hr": "Hit rate", "ndcg": "NDCG", "mrr": "MRR", "rmse": "RMSE", "mae": "MAE", "f1": "F1"}
 
 
-def write_model_card(folder: Path, model: PreTrainedModel, args: Any, metrics: dict[str, dict[str, float]]) -> None:
+def write_model_card(
+    folder: Path,
+    model: PreTrainedModel,
+    args: Any,
+    metrics: dict[str, dict[str, float]],
+    split: str = "held-out events",
+) -> None:
     """
     Write `README.md`.
 
@@ -17,7 +23,8 @@ def write_model_card(folder: Path, model: PreTrainedModel, args: Any, metrics: d
         folder (`Path`): where.
         model: its sizes are stated.
         args ([`UniMPTrainingConfig`]): its settings are stated.
-        metrics (`dict[str, dict[str, float]]`): by task and metric, on held-out people; may be empty.
+        metrics (`dict[str, dict[str, float]]`): by task and metric; may be empty.
+        split (`str`): what they were measured on, see [`describe_split`].
     """
     name = folder.absolute().name
     data = ModelCardData(
@@ -25,18 +32,18 @@ def write_model_card(folder: Path, model: PreTrainedModel, args: Any, metrics: d
         pipeline_tag="image-text-to-text",
         tags=["unimp", "recommendation", "personalization", "multimodal"],
         model_name=name,
-        eval_results=_results(metrics) or None,
+        eval_results=_results(metrics, split) or None,
     )
     folder.mkdir(parents=True, exist_ok=True)
-    ModelCard(f"---\n{data.to_yaml()}\n---\n\n{_text(name, model, args, metrics)}").save(folder / "README.md")
+    ModelCard(f"---\n{data.to_yaml()}\n---\n\n{_text(name, model, args, metrics, split)}").save(folder / "README.md")
 
 
-def _results(metrics: dict[str, dict[str, float]]) -> list[EvalResult]:
+def _results(metrics: dict[str, dict[str, float]], split: str) -> list[EvalResult]:
     return [
         EvalResult(
             task_type=f"unimp-{task}",
             dataset_type="custom",
-            dataset_name="held-out people",
+            dataset_name=split,
             metric_type=name,
             metric_name=METRIC_NAMES.get(name.partition("@")[0], name),
             metric_value=round(value, 4),
@@ -46,13 +53,14 @@ def _results(metrics: dict[str, dict[str, float]]) -> list[EvalResult]:
     ]
 
 
-def _text(name: str, model: PreTrainedModel, args: Any, metrics: dict[str, dict[str, float]]) -> str:
+def _text(name: str, model: PreTrainedModel, args: Any, metrics: dict[str, dict[str, float]], split: str) -> str:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     config = model.config
     rows = [
         f"| {task} | {metric} | {value:.4f} |" for task, values in metrics.items() for metric, value in values.items()
     ]
-    table = "\n".join(["| task | metric | value |", "|---|---|---|", *rows]) if rows else "Not evaluated yet."
+    table = "\n".join([f"On {split}.\n", "| task | metric | value |", "|---|---|---|", *rows])
+    table = table if rows else "Not evaluated yet."
     return f"""# {name}
 
 A UniMP model: it reads what a person has chosen so far, each item with its picture and attributes, and recommends,

@@ -1,4 +1,4 @@
-"""How good a model is on people it was not trained on."""
+"""How good a model is on what a split holds out: people it was not trained on, or the last events of those it was."""
 
 import logging
 import random
@@ -23,7 +23,20 @@ logger = logging.getLogger(__name__)
 Sample = dict[str, Any]
 Metrics = dict[str, float]
 
-CUTOFFS = (5, 10)
+HEADLINE_CUTOFF = 10
+
+# What the figures of each split are measured on.
+SPLITS = {"leave_one_out": "each person's last event", "user_holdout": "people never trained on"}
+
+
+def describe_split(name: str) -> str:
+    """A split's name and what is tested, to be written beside every figure."""
+    return f"{name}: {SPLITS[name]}" if name in SPLITS else name
+
+
+def headline(metrics: Metrics) -> Metrics:
+    """The figures to show first: of those with a cutoff, the ones at 10."""
+    return {name: value for name, value in metrics.items() if name.partition("@")[2] in ("", str(HEADLINE_CUTOFF))}
 
 
 def held_out_samples(
@@ -104,14 +117,19 @@ def popularity_ranks(
 
 
 def random_ranks(
-    samples: list[Sample], processor: UniMPProcessor, seed: int = 0, task: str = "recommend"
+    samples: list[Sample], processor: UniMPProcessor, seed: int = 0, task: str = "recommend", draws: int = 100
 ) -> np.ndarray:
-    """Ranks as in [`evaluate_ranking`] when items are ordered by chance."""
-    generator = torch.Generator().manual_seed(seed)
-    shape = (1, len(processor.catalog))
-    return np.concatenate(
-        [_answer_ranks(torch.rand(shape, generator=generator), [sample], task, processor) for sample in samples]
-    )
+    """
+    Ranks as in [`evaluate_ranking`] when items are ordered by chance, `[draws, samples]`: in a single order, whether
+    any answer comes among the first 10 would itself be left to chance.
+    """
+    rng = np.random.default_rng(seed)
+    left = []
+    for sample in samples:  # by chance, an answer has each rank among the items that are not left out alike
+        seen = {event[Columns.ITEM_ID] for event in sample["history"]} if task == "recommend" else set()
+        left.append(0 if sample["answer"] in seen else len(processor.catalog) - len(seen))
+    ranks = rng.integers(1, np.maximum(left, 1), size=(draws, len(samples)), endpoint=True)
+    return np.where(np.array(left) > 0, ranks, np.inf)
 
 
 # Text answers and selections
@@ -155,11 +173,11 @@ def evaluate_selection(
     return selection_metrics(chosen, [set(sample["answer"]) for sample in samples])
 
 
-def random_selection(samples: list[Sample], seed: int = 0) -> Metrics:
-    """Precision, recall and F1 when one candidate is chosen by chance."""
+def random_selection(samples: list[Sample], seed: int = 0, draws: int = 100) -> Metrics:
+    """Precision, recall and F1 when one candidate is chosen by chance, the mean of so many times."""
     rng = random.Random(seed)
-    chosen = [{rng.choice(sample["candidates"])} for sample in samples]
-    return selection_metrics(chosen, [set(sample["answer"]) for sample in samples])
+    chosen = [{rng.choice(sample["candidates"])} for _ in range(draws) for sample in samples]
+    return selection_metrics(chosen, [set(sample["answer"]) for sample in samples] * draws)
 
 
 def mean_rating(train: Dataset, rating_range: Sequence[float]) -> float:
@@ -181,7 +199,8 @@ def evaluate(
     catalog_features: torch.Tensor | None = None,
 ) -> dict[str, dict[str, Metrics]]:
     """
-    Every task on the people of `test`, beside what needs no model.
+    Every task on the rows of `test`, beside what needs no model. What the figures mean is up to the split: in
+    user hold-out nothing of these people was trained on, in leave-one-out everything but their last two events.
 
     Args:
         test (`datasets.Dataset`): sequences whose last event is the target.
@@ -216,9 +235,9 @@ def _evaluate_task(
         ranks = {
             "model": evaluate_ranking(model, processor, samples, task, catalog_features=catalog_features),
             "popularity": popularity_ranks(samples, train, processor, task),
-            "random": random_ranks(samples, processor, task=task),
+            "random": random_ranks(samples, processor, task=task).ravel(),
         }
-        return {system: ranking_metrics(values, CUTOFFS) for system, values in ranks.items()}
+        return {system: ranking_metrics(values) for system, values in ranks.items()}
     mean = mean_rating(train, processor.rating_range)
     ratings = [sample["item"][Columns.RATING] for sample in samples]
     return {

@@ -14,10 +14,11 @@ from datasets import Dataset
 from torch.utils.data import Sampler
 
 from ..processing import TASKS, Columns, UniMPProcessor
+from ..processing.chunks_unimp import ITEM_ROLE, NO_ROLE, TEXT_ROLES
 
 logger = logging.getLogger(__name__)
 
-# What a person did with an item is at times hidden from item answers, as callers may not know it either.
+# What a person did with the items of a history is at times hidden, as callers may not know it either.
 HIDEABLE = (Columns.RATING, Columns.BEHAVIOR, Columns.TIMESTAMP)
 
 Event = dict[str, Any]
@@ -30,7 +31,8 @@ class MixtureSettings:
 
     Attributes:
         history_window: most events of a history.
-        behavior_dropout: how often ratings, kinds and times are hidden from an example with an item answer.
+        behavior_dropout: how often ratings, kinds and times of its history are hidden from an example. What is asked
+            about is never hidden.
         num_candidates: candidates of a selection.
         dense: whether each step of a history is a next-item target too, as with `code_first` chunks. A "recommend"
             example then best ends where its window is full; otherwise it may end with any event.
@@ -165,10 +167,10 @@ def _draw_sample(
     if task == "recommend" and settings.dense:
         targets = [target for target in targets if target >= settings.history_window] or targets[-1:]
     target = rng.choice(targets)
-    if TASKS[task].answer == "item" and rng.random() < settings.behavior_dropout:
-        events = [{key: value for key, value in event.items() if key not in HIDEABLE} for event in events]
+    hidden = HIDEABLE if rng.random() < settings.behavior_dropout else ()
     sample = make_sample(events, target, task, item_ids, rng, settings)
-    return sample | {"instruction": rng.choice(TASKS[task].instructions)}
+    history = [{key: value for key, value in event.items() if key not in hidden} for event in sample["history"]]
+    return sample | {"history": history, "instruction": rng.choice(TASKS[task].instructions)}
 
 
 class AlikeBatchesSampler(Sampler[int]):
@@ -211,7 +213,7 @@ class UniMPCollator:
         catalog_features (`torch.Tensor`, *optional*): [`UniMPProcessor.encode_pictures`] of the catalogue.
     """
 
-    ROLES = ("none", "item", "rating", "explanation")
+    ROLES = {ITEM_ROLE: "item"} | {role: column for column, role in TEXT_ROLES.items()}
 
     def __init__(
         self,
@@ -222,7 +224,8 @@ class UniMPCollator:
     ) -> None:
         self.processor = processor
         self.task_weights = task_weights
-        self.role_weights = torch.tensor([0.0, *(float(role_weights.get(role, 1.0)) for role in self.ROLES[1:])])
+        by_role = {NO_ROLE: 0.0} | {role: float(role_weights.get(name, 1.0)) for role, name in self.ROLES.items()}
+        self.role_weights = torch.tensor([by_role[role] for role in sorted(by_role)])
         self.catalog_features = catalog_features
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:

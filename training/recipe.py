@@ -1,21 +1,21 @@
 """From a store to something that can be trained: tokenizer, processor and a small model, or one on given backbones."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, fields
+from itertools import chain
 from typing import Any
 
 import numpy as np
-import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from tqdm.auto import tqdm
 from transformers import (
+    AutoConfig,
     AutoImageProcessor,
-    AutoModel,
     AutoTokenizer,
     BaseImageProcessor,
     LlamaConfig,
+    PreTrainedConfig,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
     ResNetConfig,
@@ -27,13 +27,25 @@ from ..processing import TASKS, Catalog, Columns, UniMPProcessor
 from ..processing.catalog_unimp import flatten_attributes
 from ..processing.chunks_unimp import FIRST_KIND
 from ..processing.store import Store, as_table
+from .continued import continue_with
+from .item_encoder import item_features
 
 logger = logging.getLogger(__name__)
+
+# Tokens that an answer may take after its prompt.
+ANSWER_LENGTH = 64
+# What may be said beside `model`; the rest is settled by the model that is continued.
+BESIDE_MODEL = ("model", "item_encoder")
+SIZES = (
+    *("hidden_size", "num_layers", "num_heads", "vocab_size", "image_size", "cross_attention_every", "num_latents"),
+    *("prompt_length", "item_text_length"),
+)
+CHOICES = {"order": ("code_first", "code_last"), "visual_scope": ("last", "all")}
 
 
 @dataclass
 class ModelArguments:
-    """What to build when no `model` is given to continue from."""
+    """What to build, or the `model` to continue from; all but `item_encoder` is then settled by that."""
 
     model: str | None = field(default=None, metadata={"help": "Folder or Hub id of a UniMP model to continue from."})
     vision: str | None = field(
@@ -53,16 +65,49 @@ class ModelArguments:
     num_latents: int = field(default=4, metadata={"help": "Latents a picture becomes."})
     visual_scope: str = field(default="last", metadata={"help": "`last` picture before a token, or `all` of them."})
     order: str = field(default="code_first", metadata={"help": "`code_first`, or the paper's `code_last`."})
-    full_chunks: int = field(default=3, metadata={"help": "Most recent items shown with picture and attributes."})
+    full_chunks: int | None = field(
+        default=3,
+        metadata={"help": "Most recent items shown with picture and attributes; all of them for null (YAML)."},
+    )
     prompt_length: int = field(default=512, metadata={"help": "Tokens of a prompt; the oldest chunks are left out."})
     item_encoder: str | None = field(
         default=None,
         metadata={
             "help": "Folder or Hub id of a text encoder whose embeddings of the items join their codes' content, "
-            "beside what the model's own backbones make of text and picture."
+            "beside what the model's own backbones make of text and picture. A model made with one needs it again for "
+            "items that are new or have changed."
         },
     )
     item_text_length: int = field(default=64, metadata={"help": "Tokens of an item's text."})
+
+    def __post_init__(self) -> None:
+        if self.model is not None:
+            self._check_nothing_beside_model()
+        if self.model is None and (self.vision is None) != (self.text is None):
+            raise ValueError("`vision` and `text` go together: give both backbones, or neither for a tiny new model.")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"`{name}` must be one of {', '.join(choices)}, got {getattr(self, name)!r}.")
+        for name in SIZES:
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        if self.full_chunks is not None and self.full_chunks < 0:
+            raise ValueError(f"`full_chunks` must be at least 0, or null for all, got {self.full_chunks}.")
+        if self.hidden_size % (2 * self.num_heads):  # rotary positions turn pairs of channels
+            raise ValueError(
+                f"`hidden_size` must be a multiple of twice `num_heads`, got {self.hidden_size} and {self.num_heads}."
+            )
+        for name in ("attention_dropout", "item_dropout"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"`{name}` must lie between 0 and 1, got {getattr(self, name)}.")
+
+    def _check_nothing_beside_model(self) -> None:
+        for option in fields(self):
+            if option.name not in BESIDE_MODEL and getattr(self, option.name) != option.default:
+                raise ValueError(
+                    f"`{option.name}` cannot be given beside `model`: the model that is continued settles it. Leave "
+                    "one of the two out."
+                )
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
@@ -80,15 +125,19 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>")
 
 
-def store_texts(store: Store) -> Iterator[str]:
-    """Every text a tokenizer for this store should know."""
+def store_texts(store: Store, train: Dataset | None = None) -> Iterator[str]:
+    """
+    Every text a tokenizer for this store should know; of what people wrote, what is in the sequences of `train`, or
+    everything without them.
+    """
     for task in TASKS.values():
         yield from (*task.instructions, task.held_out_instruction)
     for item in store.items.remove_columns([c for c in (Columns.IMAGE,) if c in store.items.column_names]):
         yield flatten_attributes({key: value for key, value in item.items() if key != Columns.ITEM_ID})
     for column in (Columns.EXPLANATION, Columns.QUERY):
         if column in store.interactions.column_names:
-            yield from (f": {text}" for text in store.interactions[column] if text)
+            texts = store.interactions[column] if train is None else chain.from_iterable(train[column])
+            yield from (f": {text}" for text in texts if text)
     yield from ("query: ", "candidates:", *(f"{stars / 2:g}" for stars in range(21)))
 
 
@@ -131,51 +180,32 @@ def _kinds(interactions: Dataset) -> list[str]:
     return sorted(kind for kind in interactions.unique(Columns.BEHAVIOR) if kind)
 
 
-@torch.no_grad()
-def encode_texts(encoder: str, texts: Sequence[str], batch_size: int = 64) -> torch.Tensor:
+def build(
+    store: Store, arguments: ModelArguments, train: Dataset | None = None
+) -> tuple[UniMPForConditionalGeneration, UniMPProcessor]:
     """
-    Mean of a text encoder's last hidden states, `[texts, hidden_size]`.
+    Model and processor for a store, as `arguments` say: one to continue from (see [`continue_with`]), one on
+    pretrained backbones, or a tiny new one. The model has a code row for every item. Pictures that cannot be read are
+    left out, counted and logged.
 
     Args:
-        encoder (`str`): folder or Hub id.
-        texts (`Sequence[str]`): cut to the encoder's length.
-        batch_size (`int`): texts encoded at once.
-    """
-    tokenizer, model = AutoTokenizer.from_pretrained(encoder), AutoModel.from_pretrained(encoder).eval()
-    rows = []
-    for start in tqdm(range(0, len(texts), batch_size), "Encoding texts", leave=False):
-        batch = list(texts[start : start + batch_size])
-        inputs = tokenizer(batch, padding=True, truncation=True, max_length=256, return_tensors="pt")
-        mask = inputs["attention_mask"][..., None]
-        rows.append((model(**inputs).last_hidden_state * mask).sum(1) / mask.sum(1))
-    return torch.cat(rows)
-
-
-def build(store: Store, arguments: ModelArguments) -> tuple[UniMPForConditionalGeneration, UniMPProcessor]:
-    """
-    Model and processor for a store, as `arguments` say: one to continue from (items it does not know are added), one
-    on pretrained backbones, or a tiny new one. The model has a code row for every item. Pictures that cannot be read
-    are left out, counted and logged.
+        store ([`Store`]): the items and events.
+        arguments ([`ModelArguments`]): what to build.
+        train (`datasets.Dataset`, *optional*): the sequences that will be trained on. A new tokenizer learns from the
+            items and from what people wrote there, and from nothing held out; from all events without it.
     """
     if arguments.model is not None:
-        model, processor = load(arguments.model)
-        new = [item for item in store.items if item[Columns.ITEM_ID] not in processor.catalog]
-        if new:
-            processor.catalog.add(new)
-            processor.catalog.embed_images()
-            processor.index_catalog(model)
-        return model, processor
-    if (arguments.vision is None) != (arguments.text is None):
-        raise ValueError("`vision` and `text` go together: give both backbones, or neither for a tiny new model.")
+        return continue_with(*load(arguments.model), store, arguments.item_encoder)
     catalog = Catalog(as_table(store.items))
     catalog.embed_images()
     features = None
     if arguments.item_encoder is not None:
-        texts = [flatten_attributes(catalog.attributes(code)) for code in range(len(catalog))]
-        features = encode_texts(arguments.item_encoder, texts)
+        features = item_features(arguments.item_encoder, catalog, range(len(catalog)))
     new_part = _new_part(store, arguments) | {"item_feature_size": 0 if features is None else features.shape[1]}
-    builder = _build_tiny if arguments.text is None else _build_on_backbones
-    model, processor = builder(store, arguments, new_part)
+    if arguments.text is None:
+        model, processor = _build_tiny(store, arguments, new_part, train)
+    else:
+        model, processor = _build_on_backbones(store, arguments, new_part)
     processor.catalog = catalog
     processor.index_catalog(model, features=features)
     return model, processor
@@ -201,6 +231,7 @@ def _new_part(store: Store, arguments: ModelArguments) -> dict[str, Any]:
 def _build_on_backbones(
     store: Store, arguments: ModelArguments, new_part: dict[str, Any]
 ) -> tuple[UniMPForConditionalGeneration, UniMPProcessor]:
+    _check_context(AutoConfig.from_pretrained(arguments.text), arguments.prompt_length)
     tokenizer = AutoTokenizer.from_pretrained(arguments.text)
     try:
         image_processor = AutoImageProcessor.from_pretrained(arguments.vision, backend="pil")
@@ -212,15 +243,26 @@ def _build_on_backbones(
     return model, build_processor(store, tokenizer, image_processor, arguments, vocab_size)
 
 
+def _check_context(config: PreTrainedConfig, prompt_length: int) -> None:
+    """Refuse prompts that, with an answer, are longer than what the decoder can read."""
+    config = config.get_text_config()
+    longest = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    if longest is not None and prompt_length + ANSWER_LENGTH > longest:
+        raise ValueError(
+            f"`prompt_length` is {prompt_length} tokens, with {ANSWER_LENGTH} of an answer more than the {longest} "
+            f"that `text` can read: give at most {longest - ANSWER_LENGTH}."
+        )
+
+
 def _image_processor(image_size: int, imagenet: bool = False) -> ViTImageProcessorPil:
     statistics = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]} if imagenet else {}
     return ViTImageProcessorPil(size={"height": image_size, "width": image_size}, **statistics)
 
 
 def _build_tiny(
-    store: Store, arguments: ModelArguments, new_part: dict[str, Any]
+    store: Store, arguments: ModelArguments, new_part: dict[str, Any], train: Dataset | None
 ) -> tuple[UniMPForConditionalGeneration, UniMPProcessor]:
-    tokenizer = train_tokenizer(store_texts(store), arguments.vocab_size)
+    tokenizer = train_tokenizer(store_texts(store, train), arguments.vocab_size)
     processor = build_processor(store, tokenizer, _image_processor(arguments.image_size), arguments, len(tokenizer))
     text_config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -230,7 +272,7 @@ def _build_tiny(
         num_attention_heads=arguments.num_heads,
         num_key_value_heads=arguments.num_heads,
         attention_dropout=arguments.attention_dropout,
-        max_position_embeddings=max(2048, arguments.prompt_length),
+        max_position_embeddings=max(2048, arguments.prompt_length + ANSWER_LENGTH),
         tie_word_embeddings=True,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,

@@ -16,7 +16,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from ..processing import UniMPProcessor
 from ..processing.splits import Split
 from ..processing.store import Store
-from .evaluation import evaluate
+from .evaluation import describe_split, evaluate, headline
 from .recipe import ModelArguments, build, load
 from .trainer import UniMPTrainer, UniMPTrainingConfig
 
@@ -25,12 +25,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Result:
-    """What a run leaves: the trained model and its processor, seconds of training, and figures by task and system."""
+    """
+    What a run leaves: the trained model and its processor, seconds of training, figures by task and system, and what
+    they were measured on.
+    """
 
     model: PreTrainedModel
     processor: UniMPProcessor
     seconds: float
     metrics: dict[str, dict[str, dict[str, float]]]
+    split: str
 
 
 class StopOnInterrupt(TrainerCallback):
@@ -67,8 +71,12 @@ def run(
     store: Store, split: Split, model_arguments: ModelArguments, training: UniMPTrainingConfig, resume: bool = False
 ) -> Result | None:
     """
-    Build, train, save and evaluate on the people (or events) held out for test: weights, processor, catalogue, code,
-    model card and `metrics.json`, all in `training.output_dir`.
+    Build, train, save and evaluate on what `split` holds out for test (see [`describe_split`]): weights, processor,
+    catalogue, code, model card and `metrics.json`, all in `training.output_dir`.
+
+    With `training.eval_strategy` the loss on `split.validation` is followed. Where that has histories whose earlier
+    events were trained on (leave-one-out: only the last event of a row is new) it is no measure of what is new, but it
+    still tells whether training goes well.
 
     Args:
         resume (`bool`): go on from the last checkpoint in `training.output_dir`, exactly.
@@ -78,9 +86,10 @@ def run(
     """
     set_seed(training.seed)
     checkpoint = _last_checkpoint(training.output_dir) if resume else None
-    model, processor = build(store, model_arguments) if checkpoint is None else load(checkpoint)
+    model, processor = build(store, model_arguments, split.train) if checkpoint is None else load(checkpoint)
     stop = StopOnInterrupt()
-    trainer = UniMPTrainer(model, training, processor, split.train, callbacks=[stop])
+    validation = None if training.eval_strategy == "no" else split.validation
+    trainer = UniMPTrainer(model, training, processor, split.train, eval_dataset=validation, callbacks=[stop])
     logger.info("Training on %s examples of %s people ...", f"{len(trainer.train_dataset):,}", f"{len(split.train):,}")
     start = time.perf_counter()
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -91,12 +100,14 @@ def run(
     trainer.save_model()
     tasks, features = list(training.task_rates), trainer.data_collator.catalog_features
     metrics = evaluate(model, processor, split.test, split.train, tasks, catalog_features=features)
-    trainer.evaluation_metrics = {task: systems["model"] for task, systems in metrics.items()}
+    trainer.evaluation_metrics = {task: headline(systems["model"]) for task, systems in metrics.items()}
+    trainer.evaluation_split = describe_split(split.name)
     trainer.create_model_card()
     if trainer.is_world_process_zero():
-        report = {"split": split.name, "test_people": len(split.test), "seconds": seconds, "metrics": metrics}
+        report = {"split": trainer.evaluation_split, "test_people": len(split.test), "seconds": seconds}
+        report["metrics"] = metrics
         Path(training.output_dir, "metrics.json").write_text(json.dumps(report, indent=2), encoding="utf-8")
-    return Result(model, processor, seconds, metrics)
+    return Result(model, processor, seconds, metrics, trainer.evaluation_split)
 
 
 def _last_checkpoint(folder: str) -> str:

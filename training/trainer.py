@@ -23,6 +23,21 @@ from .mixture import AlikeBatchesSampler, MixtureSettings, UniMPCollator, lay_ou
 logger = logging.getLogger(__name__)
 
 
+# Options of SFT that UniMP's own layout, collator and loss would pass over in silence, and what to use instead.
+_OWN_LAYOUT = "the processor lays out requests, one a row, see `per_device_train_batch_size` and `prompt_length`"
+_OWN_LABELS = "`task_weights` and `role_weights` say what is trained on"
+NOT_USED = {
+    "max_length": "use `prompt_length` of the model (`max_length` of its processor)",
+    "loss_type": "the loss is the token-weighted one, see `focal_gamma`, `task_weights` and `role_weights`",
+    "num_train_epochs": "use `num_passes`",
+    "packing": _OWN_LAYOUT,
+    "eval_packing": _OWN_LAYOUT,
+    "padding_free": _OWN_LAYOUT,
+    "assistant_only_loss": _OWN_LABELS,
+    "completion_only_loss": _OWN_LABELS,
+}
+
+
 @dataclass
 class UniMPTrainingConfig(SFTConfig):
     """[`~trl.SFTConfig`] and what UniMP's multi-task training adds. The command `unimp train` has the same fields."""
@@ -62,7 +77,7 @@ class UniMPTrainingConfig(SFTConfig):
     history_window: int = field(default=50, metadata={"help": "Most events of a history in one example."})
     behavior_dropout: float = field(
         default=0.2,
-        metadata={"help": "How often ratings, kinds and times are hidden from an example with an item answer."},
+        metadata={"help": "How often ratings, kinds and times of its history are hidden from an example."},
     )
     cache_pictures: bool = field(
         default=True,
@@ -77,7 +92,7 @@ class UniMPTrainingConfig(SFTConfig):
         default=0.01, metadata={"help": "Warm-up steps, or their share if below 1 (paper: 0.01)."}
     )
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning rate schedule (paper: cosine)."})
-    max_length: int | None = field(default=None, metadata={"help": "Unused: the processor's `max_length` decides."})
+    max_length: int | None = field(default=None, metadata={"help": "Leave it out, see `prompt_length`."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "The collator needs every column."})
     # TRL sets this deprecated name, which warns; `activation_checkpointing` is the one to use.
     gradient_checkpointing: bool | None = field(
@@ -87,12 +102,16 @@ class UniMPTrainingConfig(SFTConfig):
     report_to: str = field(default="none", metadata={"help": "Where metrics are reported to."})
 
     def __post_init__(self) -> None:
+        for name, advice in NOT_USED.items():
+            default = type(self).__dataclass_fields__[name].default
+            if (value := getattr(self, name)) != default:
+                raise ValueError(f"`{name}` has no effect here and must stay {default!r}, got {value!r}: {advice}.")
         self.dataset_kwargs = {"skip_prepare_dataset": True}
         super().__post_init__()
         self.dataloader_pin_memory &= torch.accelerator.is_available()  # without one, torch warns of it
         self.task_rates = _read_weights("task_rates", self.task_rates, TASKS)
         self.task_weights = _read_weights("task_weights", self.task_weights, TASKS)
-        self.role_weights = _read_weights("role_weights", self.role_weights, UniMPCollator.ROLES[1:])
+        self.role_weights = _read_weights("role_weights", self.role_weights, UniMPCollator.ROLES.values())
         if self.train_policy not in ("all", "new"):
             raise ValueError(f"`train_policy` must be 'all' or 'new', got {self.train_policy!r}.")
         if self.focal_gamma < 0:
@@ -131,8 +150,11 @@ class UniMPTrainer(SFTTrainer):
         processing_class ([`UniMPProcessor`]): the model's processor, with its catalogue.
         train_dataset (`datasets.Dataset`): sequences, a row a person (see [`sequences`]); all their events are
             trained on.
-        eval_dataset (`datasets.Dataset`, *optional*): further sequences, for the loss.
+        eval_dataset (`datasets.Dataset`, *optional*): further sequences, for the loss; all their events count.
         peft_config (`peft.PeftConfig`, *optional*): adapters; what UniMP adds to its backbones trains in full beside.
+            What is then saved is an adapter, of no use without the very model that it was trained on, which may be
+            nowhere but in memory. For a folder that a pipeline opens:
+            `trainer.model.merge_and_unload().save_pretrained(folder)` and `processor.save_pretrained(folder)`.
         kwargs: as for [`~trl.SFTTrainer`].
     """
 
@@ -165,12 +187,15 @@ class UniMPTrainer(SFTTrainer):
                 f"`train_dataset` has no example of {', '.join(args.task_rates)}: recommend needs people with two "
                 "events, the other tasks need events with answers."
             )
+        eval_examples = None if eval_dataset is None else lay_out(eval_dataset, num_passes=1)
+        if eval_examples is not None and not len(eval_examples):
+            raise ValueError(f"`eval_dataset` has no example of {', '.join(args.task_rates)}: leave it out.")
         super().__init__(
             model=model,
             args=args,
             data_collator=UniMPCollator(processing_class, args.task_weights, args.role_weights),
             train_dataset=train_examples,
-            eval_dataset=None if eval_dataset is None else lay_out(eval_dataset, num_passes=1),
+            eval_dataset=eval_examples,
             processing_class=processing_class,
             peft_config=peft_config,
             **kwargs,
@@ -178,6 +203,7 @@ class UniMPTrainer(SFTTrainer):
         if args.cache_pictures:  # now that the model is on its device
             self.data_collator.catalog_features = processing_class.encode_pictures(model)
         self.evaluation_metrics: dict[str, Any] = {}
+        self.evaluation_split = "held-out events"
         trained = sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
         logger.info("%s parameters train.", f"{trained:,}")
 
@@ -212,13 +238,13 @@ class UniMPTrainer(SFTTrainer):
 
     def _log_surprise(self, log_probs: torch.Tensor, roles: torch.Tensor) -> None:
         """Mean negative log-probability of each kind of answer, for the logs."""
-        surprise = torch.zeros(len(UniMPCollator.ROLES), device=roles.device)
+        surprise = torch.zeros(1 + len(UniMPCollator.ROLES), device=roles.device)  # and of what is no answer
         surprise.index_add_(0, roles.flatten(), -log_probs.flatten())
         count = roles.flatten().bincount(minlength=len(surprise)).to(surprise)
         surprise, count = self.accelerator.reduce(torch.stack([surprise, count])).tolist()
         metrics = self._metrics["train" if self.model.training else "eval"]
-        for role, name in enumerate(UniMPCollator.ROLES):
-            if role and count[role]:
+        for role, name in UniMPCollator.ROLES.items():
+            if count[role]:
                 metrics[f"surprise_{name}"].append(surprise[role] / count[role])
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
@@ -229,7 +255,8 @@ class UniMPTrainer(SFTTrainer):
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write the model card, with `evaluation_metrics` once they are there."""
         if self.is_world_process_zero():
-            write_model_card(Path(self.args.output_dir), self.model, self.args, self.evaluation_metrics)
+            folder, metrics = Path(self.args.output_dir), self.evaluation_metrics
+            write_model_card(folder, self.model, self.args, metrics, self.evaluation_split)
 
 
 def _layout(args: UniMPTrainingConfig, processor: UniMPProcessor) -> Callable[..., Dataset]:

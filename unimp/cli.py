@@ -8,7 +8,8 @@ import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, NoReturn
+from types import NoneType
+from typing import Any, NoReturn, get_args, get_type_hints
 
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
 
@@ -23,22 +24,37 @@ USAGE = """usage: unimp COMMAND [--option VALUE ...]
 Every option can also stand in a YAML file: --config FILE. `unimp COMMAND --help` lists them."""
 
 
-@dataclass
-class QuickstartArguments:
+@dataclass(kw_only=True)
+class ResumeArguments:
+    """Option of every command that trains."""
+
+    resume: bool = field(default=False, metadata={"help": "Go on from the last checkpoint in `output_dir`."})
+
+
+@dataclass(kw_only=True)
+class QuickstartArguments(ResumeArguments):
     """Options of `unimp quickstart`."""
 
     output_dir: str = field(default="outputs/quickstart", metadata={"help": "Where the result goes."})
     seed: int = field(default=0, metadata={"help": "Of the store, the split and the training."})
-    resume: bool = field(default=False, metadata={"help": "Go on from the last checkpoint in `output_dir`."})
 
 
-@dataclass
-class DataArguments:
+@dataclass(kw_only=True)
+class DataArguments(ResumeArguments):
     """Options of `unimp train` besides the model's and the trainer's."""
 
     dataset: str = field(metadata={"help": "Folder with items.*, interactions.* and, if there are any, images/."})
     split: str = field(default="leave_one_out", metadata={"help": "`leave_one_out` or `user_holdout`."})
-    resume: bool = field(default=False, metadata={"help": "Go on from the last checkpoint in `output_dir`."})
+    rating_range: list[float] | None = field(
+        default=None,
+        metadata={"help": "Lowest and highest rating; one outside counts as missing. By default every one is taken."},
+    )
+
+    def __post_init__(self) -> None:
+        if self.split not in ("leave_one_out", "user_holdout"):
+            raise ValueError(f"`split` must be 'leave_one_out' or 'user_holdout', got {self.split!r}.")
+        if self.rating_range is not None and len(self.rating_range) != 2:
+            raise ValueError(f"`rating_range` must be the lowest and the highest rating, got {self.rating_range}.")
 
 
 @dataclass
@@ -64,12 +80,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[0] not in commands:
         sys.stderr.write(f"unimp: unknown command {arguments[0]!r}{_nearest(arguments[0], commands)}\n")
         return 2
+    from huggingface_hub.errors import StrictDataclassError
+
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for noisy in ("httpx", "datasets", "trl", "accelerate"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         return commands[arguments[0]](arguments[1:])
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, StrictDataclassError) as error:
         sys.stderr.write(f"unimp: {' '.join(str(error).split())}\n")
         return 1
     except KeyboardInterrupt:
@@ -87,7 +105,7 @@ def parse(arguments: Sequence[str], *types: type) -> tuple[Any, ...]:
 
     Raises:
         `ValueError`: an option or a key of the file that none of `types` has, with the nearest one; a required
-            option is missing; a value has the wrong type.
+            option is missing; a value has the wrong type; the file has null where a value is needed.
     """
     from transformers import HfArgumentParser
 
@@ -100,7 +118,10 @@ def parse(arguments: Sequence[str], *types: type) -> tuple[Any, ...]:
     config.error = _refuse
     path = config.parse_known_args(arguments)[0].config
     if path is not None:
-        arguments = [*_read_config(path, known), *arguments]  # the last of two equal options counts
+        settings = _read_config(path, known)
+        # The command line has no way to write null: it becomes the default, which an option there still overrides.
+        parser.set_defaults(**dict.fromkeys(_nulls(settings, path, types)))
+        arguments = [*_as_options(settings), *arguments]  # the last of two equal options counts
     for argument in arguments:
         name = argument.partition("=")[0].lstrip("-").replace("-", "_")
         if argument.startswith("--") and name.removeprefix("no_") not in {*known, "config", "help"}:
@@ -108,8 +129,8 @@ def parse(arguments: Sequence[str], *types: type) -> tuple[Any, ...]:
     return parser.parse_args_into_dataclasses(arguments)[: len(types)]
 
 
-def _read_config(path: Path, known: Collection[str]) -> list[str]:
-    """The options of a YAML file, as they would be written on the command line."""
+def _read_config(path: Path, known: Collection[str]) -> dict[str, Any]:
+    """The options of a YAML file."""
     import yaml
 
     try:
@@ -118,10 +139,26 @@ def _read_config(path: Path, known: Collection[str]) -> list[str]:
         raise ValueError(f"`--config` {path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(settings, dict):
         raise ValueError(f"`--config` {path} must hold lines such as `num_passes: 10`, got {settings!r:.60}.")
-    arguments = []
-    for key, value in settings.items():
+    for key in settings:
         if key not in known:
             raise ValueError(f"`{key}` in `--config` {path} is not an option{_nearest(str(key), known)}")
+    return settings
+
+
+def _nulls(settings: dict[str, Any], path: Path, types: Sequence[type]) -> list[str]:
+    """The options that a YAML file sets to null."""
+    hints = {name: hint for kind in types for name, hint in get_type_hints(kind).items()}
+    nulls = [key for key, value in settings.items() if value is None]
+    for key in nulls:
+        if NoneType not in get_args(hints[key]):
+            raise ValueError(f"`{key}` in `--config` {path} has no value: give one, or leave the line out.")
+    return nulls
+
+
+def _as_options(settings: dict[str, Any]) -> list[str]:
+    """Options as they would be written on the command line."""
+    arguments = []
+    for key, value in settings.items():
         if isinstance(value, list):
             arguments += [f"--{key}", *map(str, value)]
         elif value is not None:
@@ -153,13 +190,11 @@ def _train(arguments: Sequence[str]) -> int:
     from .training.trainer import UniMPTrainingConfig
 
     data, model, training = parse(arguments, DataArguments, ModelArguments, UniMPTrainingConfig)
-    if data.split not in ("leave_one_out", "user_holdout"):
-        raise ValueError(f"`split` must be 'leave_one_out' or 'user_holdout', got {data.split!r}.")
     from .processing import splits
     from .processing.store import read_store
     from .report import print_metrics
 
-    store = read_store(data.dataset)
+    store = read_store(data.dataset, rating_range=data.rating_range)
     result = run(store, getattr(splits, data.split)(store.interactions), model, training, resume=data.resume)
     if result is None:
         return INTERRUPTED  # what to do next has been logged
@@ -178,18 +213,26 @@ def _recommend(arguments: Sequence[str]) -> int:
 
     if bool(options.history) == bool(options.user_id):
         raise ValueError("Give `--history ITEM_ID ...`, or `--dataset FOLDER --user_id ID`.")
-    history = options.history or _history_of(options.user_id, options.dataset)
+    history = [{"item_id": item_id} for item_id in options.history]
+    history = history or _history_of(options.user_id, options.dataset)
     recommend = pipeline("unimp-recommend", model=options.model, trust_remote_code=True)
-    answers = recommend({"history": history}, top_k=options.top_k)
     catalog = recommend.processor.catalog
-    print_recommendations([catalog.item(catalog.position(item_id)) for item_id in history], answers)
+    if unknown := [event["item_id"] for event in history if event["item_id"] not in catalog]:
+        raise ValueError(
+            f"`{'history' if options.history else 'dataset'}` has {unknown[0]!r}, which is not one of the catalogue's "
+            f"{len(catalog)} item ids{_nearest(unknown[0], catalog.item_ids)}"
+        )
+    answers = recommend({"history": history}, top_k=options.top_k)
+    print_recommendations([catalog.item(catalog.position(event["item_id"])) for event in history], answers)
     return 0
 
 
-def _history_of(user_id: str, dataset: str | None) -> list[str]:
+def _history_of(user_id: str, dataset: str | None) -> list[dict[str, Any]]:
+    """A person's events, with all that is known of them."""
     from .processing import Columns
     from .processing.splits import sequences
     from .processing.store import read_store
+    from .training.mixture import read_sequence
 
     if dataset is None:
         raise ValueError("`--user_id` needs `--dataset FOLDER`, the store to look the person up in.")
@@ -197,7 +240,7 @@ def _history_of(user_id: str, dataset: str | None) -> list[str]:
     ids = list(people[Columns.USER_ID])
     if user_id not in ids:
         raise ValueError(f"`user_id` {user_id!r} is not in {dataset}, which has {len(people)} people.")
-    return people[ids.index(user_id)][Columns.ITEM_ID]
+    return read_sequence(people[ids.index(user_id)])
 
 
 if __name__ == "__main__":

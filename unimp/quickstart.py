@@ -6,7 +6,7 @@ from .processing.demo_store import build_demo_store, draw_sheet
 from .processing.pipelines_unimp import UniMPRecommendPipeline
 from .processing.splits import user_holdout
 from .processing.store import make_store
-from .report import console, print_metrics, print_recommendations
+from .report import print_metrics, print_recommendations, say
 from .training.evaluation import held_out_samples
 from .training.recipe import ModelArguments
 from .training.run import run
@@ -37,7 +37,7 @@ def training_config(output_dir: Path, seed: int) -> UniMPTrainingConfig:
 
 def quickstart(output_dir: Path, seed: int = 0, resume: bool = False) -> int:
     """Build the demo store, train, evaluate, recommend, save; returns the exit status."""
-    console.print("Opening the demo store ...")
+    say("Opening the demo store ...")
     items, interactions = build_demo_store(seed=seed)
     output_dir.mkdir(parents=True, exist_ok=True)
     draw_sheet(items, output_dir / "store.png")
@@ -52,11 +52,9 @@ def quickstart(output_dir: Path, seed: int = 0, resume: bool = False) -> int:
     catalog = result.processor.catalog
     history = [catalog.item(catalog.position(event["item_id"])) for event in person["history"]]
     print_recommendations(history, recommend({"history": person["history"]}, top_k=5))
-    console.print(f"\nThe shop's items are drawn in {output_dir / 'store.png'}. To use the model anywhere:\n")
-    console.print("    from transformers import pipeline", highlight=False)
-    console.print(
-        f'    recommend = pipeline("unimp-recommend", model="{output_dir}", trust_remote_code=True)', highlight=False
-    )
+    say(f"\nThe shop's items are drawn in {output_dir / 'store.png'}. To use the model anywhere:\n")
+    say("    from transformers import pipeline")
+    say(f'    recommend = pipeline("unimp-recommend", model="{output_dir}", trust_remote_code=True)')
     examples = ", ".join(f'"{item["item_id"]}"' for item in history[:2])
-    console.print(f'    recommend({{"history": [{examples}]}}, top_k=5)\n', highlight=False, soft_wrap=True)
+    say(f'    recommend({{"history": [{examples}]}}, top_k=5)\n')
     return 0

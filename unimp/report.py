@@ -5,23 +5,32 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from .processing.catalog_unimp import flatten_value
+from .training.evaluation import headline
 from .training.run import Result
 
 console = Console()
 
 
+def say(text: str) -> None:
+    """Print a line as it is: what looks like markup in a name or a path is part of it."""
+    console.print(Text(text), soft_wrap=True)
+
+
 def print_metrics(result: Result) -> None:
     """What was trained, and a table of figures beside the systems that need no model."""
-    parameters = sum(parameter.numel() for parameter in result.model.parameters())
-    console.print(f"\nTrained {parameters:,} parameters in {result.seconds:.0f} seconds.\n")
-    table = Table(title="On held-out events, ranked among the whole catalogue")
+    parameters = list(result.model.parameters())
+    trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    total = sum(parameter.numel() for parameter in parameters)
+    say(f"\nTrained {trained:,} of {total:,} parameters in {result.seconds:.0f} seconds.\n")
+    table = Table(title=Text(f"{result.split}; ranked among the whole catalogue"))
     for column in ("task", "system", "metrics"):
         table.add_column(column)
     for task, systems in result.metrics.items():
         for system, values in systems.items():
-            figures = "  ".join(f"{name} {value:.3f}" for name, value in values.items() if not name.endswith("@5"))
+            figures = "  ".join(f"{name} {value:.3f}" for name, value in headline(values).items())
             table.add_row(task, system, figures)
         table.add_section()
     console.print(table)
@@ -39,8 +48,8 @@ def print_recommendations(history: Sequence[Mapping[str, Any]], answers: Sequenc
     """A history and what comes next."""
     table = Table("", "item_id", "item", "score", title="History, oldest first, and what comes next")
     for item in history:
-        table.add_row("", item["item_id"], describe(item), "")
+        table.add_row("", Text(item["item_id"]), Text(describe(item)), "")
     table.add_section()
     for rank, answer in enumerate(answers, start=1):
-        table.add_row(str(rank), answer["item_id"], describe(answer["item"]), f"{answer['score']:.2f}")
+        table.add_row(str(rank), Text(answer["item_id"]), Text(describe(answer["item"])), f"{answer['score']:.2f}")
     console.print(table)

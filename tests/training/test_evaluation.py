@@ -53,8 +53,39 @@ def test_random_ranks_are_fair(processor):
     asked = [{"history": [], "answer": processor.catalog.item_ids[3]}] * 2000
     ranks = evaluation.random_ranks(asked, processor)
     assert ranks.mean() == pytest.approx(20.5, abs=1)
-    assert set(ranks) == set(range(1, 41))
+    assert ranks.shape == (100, 2000)
+    assert np.unique(ranks).tolist() == list(range(1, 41))
     assert (ranks == evaluation.random_ranks(asked, processor)).all()
+
+
+def test_a_random_order_leaves_out_the_history(processor):
+    first, second, third = processor.catalog.item_ids[:3]
+    history = [{"item_id": first}, {"item_id": second}, {"item_id": first}]
+    asked = [{"history": history, "answer": answer} for answer in (third, second)]
+    recommended, searched = (evaluation.random_ranks(asked, processor, task=task) for task in ("recommend", "search"))
+    assert recommended[:, 0].max() == 38
+    assert (recommended[:, 1] == INF).all()
+    assert searched.max() == 40
+
+
+def test_few_people_are_enough_for_the_random_figures(built, split):
+    results = evaluation.evaluate(*built, split.test.select(range(8)), split.train, ["search", "select"])
+    assert results["search"]["random"]["hr@10"] == pytest.approx(10 / 40, abs=0.06)
+    assert 0.2 < results["select"]["random"]["precision"] < 0.7
+
+
+def test_a_split_is_named_with_what_it_tests():
+    assert evaluation.describe_split("leave_one_out") == "leave_one_out: each person's last event"
+    assert evaluation.describe_split("user_holdout") == "user_holdout: people never trained on"
+    assert evaluation.describe_split("mine") == "mine"
+
+
+def test_of_figures_with_a_cutoff_those_at_ten_come_first():
+    assert evaluation.headline({"hr@1": 1, "hr@10": 2, "ndcg@10": 3, "rmse": 4}) == {
+        "hr@10": 2,
+        "ndcg@10": 3,
+        "rmse": 4,
+    }
 
 
 def answers_of(monkeypatch, pipeline_class, answers):

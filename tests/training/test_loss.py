@@ -70,7 +70,7 @@ def test_weights_are_the_tasks_times_the_roles(processor):
     got = {
         (task, UniMPCollator.ROLES[role]): weight.item()
         for task, roles, weights in zip(("recommend", "explain"), batch["roles"], batch["loss_weights"], strict=True)
-        for role, weight in zip(roles, weights, strict=True)
+        for role, weight in zip(roles.tolist(), weights, strict=True)
         if role
     }
     assert got == expected

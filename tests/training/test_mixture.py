@@ -64,8 +64,8 @@ def labelled_text(processor, batch, row=0) -> list[str]:
             written.append("")
         before = True
         if label >= processor.text_vocab_size:
-            ids = processor.item_ids_of([label])
-            written[-1] += f"[{ids[0]}]" if ids else "/"
+            code = label - processor.format.first_item_id
+            written[-1] += f"[{processor.catalog.item_ids[code]}]" if code >= 0 else "/"
         elif label == processor.tokenizer.eos_token_id:
             written[-1] += "."
         else:
@@ -101,7 +101,7 @@ def test_every_explanation_of_the_history_is_a_target(in_order, store):
     batch = UniMPCollator(in_order, {}, {})([{"task": "explain", "sample": sample}])
     assert labelled_text(in_order, batch) == ["1: reason 0.", "2: reason 1.", "3.", "4: reason 3."]
     roles = batch["roles"][0]
-    assert [UniMPCollator.ROLES[role] for role in roles.unique_consecutive() if role] == [
+    assert [UniMPCollator.ROLES[role] for role in roles.unique_consecutive().tolist() if role] == [
         *("rating", "explanation") * 2,
         "rating",
         *("rating", "explanation"),
@@ -284,15 +284,17 @@ def test_one_wording_is_never_trained_with(split, store, task):
     assert {sample["instruction"] for sample in tested} == {TASKS[task].held_out_instruction}
 
 
-def test_behaviours_are_hidden_at_times(store):
-    rates = {"recommend": 1.0, "rate": 1.0}
-    examples = examples_of(sequences_of(person(store)), store, rates, passes=300, behavior_dropout=0.3)[:]
+def test_behaviours_of_the_history_are_hidden_at_times(store):
+    examples = examples_of(sequences_of(person(store)), store, passes=300, behavior_dropout=0.3)[:]
     hidden = Counter()
     for task, sample in zip(examples["task"], examples["sample"], strict=True):
         if sample["history"]:
-            hidden[task, "rating" not in sample["history"][0]] += 1
-    assert not hidden["rate", True]
-    assert 0.2 < hidden["recommend", True] / 300 < 0.4
+            keys = {key for event in sample["history"] for key in event}
+            assert keys & {"rating", "behavior", "timestamp"} in (set(), {"rating", "behavior", "timestamp"})
+            hidden[task, "rating" in keys] += 1
+        assert "item" not in sample or {"rating", "timestamp", "explanation"} <= set(sample["item"])
+    for task in TASKS:
+        assert 0.2 < hidden[task, False] / (hidden[task, False] + hidden[task, True]) < 0.4
 
 
 def test_an_example_is_the_same_alone_and_among_others(split, store):

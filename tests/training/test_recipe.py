@@ -1,12 +1,17 @@
 """From a store to a model and a processor that fit each other."""
 
+import copy
+import io
+
 import pytest
 import torch
 from datasets import Dataset
 from PIL import Image
 from transformers import (
+    AutoTokenizer,
     BertConfig,
     BertModel,
+    GPT2Config,
     LlamaConfig,
     LlamaForCausalLM,
     ResNetConfig,
@@ -15,8 +20,10 @@ from transformers import (
 )
 
 from unimp.processing.catalog_unimp import flatten_attributes
+from unimp.processing.splits import user_holdout
 from unimp.processing.store import make_store
-from unimp.training.recipe import ModelArguments, build, encode_texts, load, store_texts, train_tokenizer
+from unimp.training.item_encoder import encode_texts
+from unimp.training.recipe import ModelArguments, build, load, store_texts, train_tokenizer
 
 from .conftest import TINY
 
@@ -102,6 +109,197 @@ def test_a_saved_model_is_continued(built, store, tmp_path):
         assert torch.equal(continued.model.item_rows.learned, model.model.item_rows.learned)
         assert its_processor.catalog.item_ids == processor.catalog.item_ids
         assert isinstance(its_processor.catalog.image(0), Image.Image)
+
+
+@pytest.fixture
+def saved(built, tmp_path):
+    for part in built:
+        part.save_pretrained(tmp_path / "saved")
+    return str(tmp_path / "saved")
+
+
+def picture(colour: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (32, 32), colour).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def store_of(items: list[dict], events: list[dict] | None = None):
+    events = events or [{"user_id": "u", "item_id": item["item_id"], "timestamp": n} for n, item in enumerate(items)]
+    return make_store(Dataset.from_list(items), Dataset.from_list(events))
+
+
+def test_new_pictures_are_read_from_their_files_and_a_damaged_one_is_counted(saved, tmp_path, caplog):
+    (tmp_path / "new.png").write_bytes(picture("red"))
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    items = [{"item_id": name, "title": name, "image": str(tmp_path / f"{name}.png")} for name in ("new", "bad")]
+    model, processor = build(store_of(items), ModelArguments(model=saved))
+    catalog = processor.catalog
+    assert catalog.item_ids[-2:] == ["new", "bad"]
+    assert catalog.image(catalog.position("new")).getpixel((3, 3)) == (255, 0, 0)
+    assert not catalog.has_image(catalog.position("bad"))
+    assert "1 pictures could not be read" in caplog.text
+    assert model.model.item_content.image_embeddings[-2].any()
+    assert not model.model.item_content.image_embeddings[-1].any()
+
+
+def test_items_that_changed_are_replaced_and_the_others_are_left_alone(saved, store):
+    before, old = load(saved)
+    items = [dict(item) for item in store.items]
+    items[3]["title"] = "Something else entirely"
+    items[5]["image"] = {"bytes": picture("blue"), "path": None}
+    events = [dict(event) for event in store.interactions]
+    model, processor = build(store_of(items, events), ModelArguments(model=saved))
+    contents, olds = model.model.item_content, before.model.item_content
+    changed = (contents.text_ids != olds.text_ids).any(-1).nonzero().flatten().tolist()
+    assert changed == [3]
+    assert (contents.image_embeddings != olds.image_embeddings).any(-1).nonzero().flatten().tolist() == [5]
+    assert processor.catalog.attributes(3)["title"] == "Something else entirely"
+    assert processor.catalog.image(5).getpixel((0, 0)) == (0, 0, 255)
+    assert processor.catalog.item_ids == old.catalog.item_ids
+    assert torch.equal(model.model.item_rows.learned, before.model.item_rows.learned)
+
+
+def test_removed_items_stay_removed_unless_the_store_says_otherwise(built, store, tmp_path):
+    built[1].catalog.remove([store.items[0]["item_id"], store.items[1]["item_id"]])
+    for part in built:
+        part.save_pretrained(tmp_path)
+    items = [dict(item) for item in store.items]
+    items[1]["title"] = "Renamed"
+    catalog = build(store_of(items), ModelArguments(model=str(tmp_path)))[1].catalog
+    assert catalog.available[:3] == [False, False, True]
+    assert catalog.attributes(1)["title"] == "Renamed"
+    items = [item | {"available": True} for item in items]
+    assert all(build(store_of(items), ModelArguments(model=str(tmp_path)))[1].catalog.available)
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ({"behavior": "returned"}, r"`behavior` must be one of \['click', 'purchase', 'view'\].* got 'returned'"),
+        ({"rating": 7.5}, r"`rating` must lie within \[1.0, 5.0\].* got 7.5"),
+    ],
+)
+def test_events_that_a_continued_model_cannot_read_are_refused_first(saved, store, column, message):
+    events = [dict(event) for event in store.interactions]
+    events[4] |= column
+    with pytest.raises(ValueError, match=message):
+        build(store_of([dict(item) for item in store.items], events), ModelArguments(model=saved))
+
+
+@pytest.mark.parametrize("option", [{"hidden_size": 64}, {"text": "a"}, {"full_chunks": None}, {"order": "code_last"}])
+def test_options_that_a_continued_model_settles_are_refused(option):
+    with pytest.raises(ValueError, match=f"`{next(iter(option))}` cannot be given beside `model`"):
+        ModelArguments(model="somewhere", **option)
+
+
+@pytest.fixture
+def encoder(built, tmp_path):
+    """A folder with a text encoder of a given width, whose tokenizer has no padding token."""
+
+    def save(width: int = 24) -> str:
+        folder, tokenizer = str(tmp_path / f"encoder-{width}"), copy.deepcopy(built[1].tokenizer)
+        tokenizer.pad_token = None
+        tokenizer.save_pretrained(folder)
+        config = BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=width,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=32,
+        )
+        torch.manual_seed(0)  # the same whenever it is asked for
+        BertModel(config).save_pretrained(folder)
+        return folder
+
+    return save
+
+
+def test_a_continued_model_with_item_features_needs_the_encoder_for_new_items(build_model, encoder, store, tmp_path):
+    for part in build_model(item_encoder=encoder()):
+        part.save_pretrained(tmp_path)
+    known, new = [dict(item) for item in store.items], {"item_id": "new", "title": "Harbour Coat"}
+    assert build(store_of(known), ModelArguments(model=str(tmp_path)))[0].config.num_items == len(known)
+    grown = store_of([*known, new])
+    with pytest.raises(ValueError, match=r"`item_encoder` is needed: .* 1 new and 0 changed items"):
+        build(grown, ModelArguments(model=str(tmp_path)))
+    with pytest.raises(ValueError, match=r"`item_encoder` .* width 32, but `model` has .* width 24"):
+        build(grown, ModelArguments(model=str(tmp_path), item_encoder=encoder(32)))
+    model, processor = build(grown, ModelArguments(model=str(tmp_path), item_encoder=encoder()))
+    text = flatten_attributes(processor.catalog.attributes(len(known)))
+    torch.testing.assert_close(model.model.item_content.features[-1:], encode_texts(encoder(), [text]))
+
+
+def test_an_encoder_that_the_continued_model_has_no_use_for_is_refused(saved, store):
+    with pytest.raises(ValueError, match="`item_encoder` 'x' has no use"):
+        build(store, ModelArguments(model=saved, item_encoder="x"))
+
+
+def test_texts_without_a_token_are_zeros(encoder):
+    rows = encode_texts(encoder(), ["", "a hat", ""], batch_size=1)
+    assert not rows[[0, 2]].any()
+    assert rows[1].any()
+    torch.testing.assert_close(encode_texts(encoder(), ["", "a hat"])[1], rows[1])
+    assert not encode_texts(encoder(), ["", ""]).any()
+
+
+def test_an_encoder_that_cannot_pad_is_refused(encoder):
+    folder = encoder()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.eos_token = None
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(ValueError, match=r"`item_encoder` .* neither a padding nor an end-of-sequence token"):
+        encode_texts(folder, ["a"])
+
+
+def test_the_tokenizer_learns_nothing_from_what_is_held_out(store):
+    arguments = ModelArguments(**TINY | {"vocab_size": 1000})
+
+    def vocabulary(change: str) -> dict[str, int]:
+        events = [dict(event) for event in store.interactions]
+        split = user_holdout(store.interactions)
+        people = set(getattr(split, change)["user_id"]) if change else set()
+        for event in events:
+            if event["user_id"] in people:
+                event["explanation"], event["query"] = "zyzzyva quixotry " * 3, "zyzzyva quixotry"
+        changed = store_of([dict(item) for item in store.items], events)
+        return build(changed, arguments, user_holdout(changed.interactions).train)[1].tokenizer.get_vocab()
+
+    plain = vocabulary("")
+    assert vocabulary("test") == vocabulary("validation") == plain
+    assert vocabulary("train") != plain
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"visual_scope": "first"}, "`visual_scope` must be one of last, all, got 'first'"),
+        ({"order": "last"}, "`order` must be one of code_first, code_last, got 'last'"),
+        ({"num_heads": 3}, "`hidden_size` must be a multiple of twice `num_heads`, got 128 and 3"),
+        ({"hidden_size": 12, "num_heads": 4}, "`hidden_size` must be a multiple of twice `num_heads`"),
+        ({"hidden_size": 0}, "`hidden_size` must be at least 1, got 0"),
+        ({"num_latents": -1}, "`num_latents` must be at least 1"),
+        ({"full_chunks": -1}, "`full_chunks` must be at least 0"),
+        ({"item_dropout": 1.5}, "`item_dropout` must lie between 0 and 1, got 1.5"),
+        ({"attention_dropout": -0.1}, "`attention_dropout` must lie between 0 and 1"),
+    ],
+)
+def test_wrong_options_are_refused(option, message):
+    with pytest.raises(ValueError, match=message):
+        ModelArguments(**option)
+
+
+def test_a_long_prompt_has_room_for_its_answer(build_model):
+    assert build_model(prompt_length=2040)[0].config.text_config.max_position_embeddings == 2104
+
+
+def test_prompts_that_a_backbone_cannot_read_are_refused(store, tmp_path):
+    LlamaConfig(max_position_embeddings=512).save_pretrained(tmp_path / "llama")
+    GPT2Config(n_positions=512).save_pretrained(tmp_path / "gpt2")
+    for name in ("llama", "gpt2"):
+        arguments = ModelArguments(vision="x", text=str(tmp_path / name), prompt_length=449)
+        with pytest.raises(ValueError, match=r"`prompt_length` is 449 .* the 512 .* at most 448"):
+            build(store, arguments)
 
 
 def test_a_continued_model_gets_the_items_it_does_not_know(built, store, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from peft import LoraConfig, PeftModel
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
 
 from unimp.training.card import write_model_card
 from unimp.training.loss import token_weighted_loss
@@ -208,6 +208,11 @@ def test_the_card_has_the_metrics_once_there_are_some(make_trainer, tmp_path):
     }
     assert card.data.to_dict()["model-index"][0]["name"] == "out"
     assert "| recommend | hr@10 | 0.2500 |" in card.text
+    trainer.evaluation_split = "user_holdout: people never trained on"
+    trainer.create_model_card()
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert "On user_holdout: people never trained on." in card.text
+    assert {entry.dataset_name for entry in card.data.eval_results} == {"user_holdout: people never trained on"}
 
 
 def test_a_card_of_a_folder_with_a_plain_name(built, tmp_path, monkeypatch):
@@ -267,6 +272,23 @@ def test_adapters_and_new_modules_train_and_come_back(make_trainer, build_model,
         torch.testing.assert_close(loaded(**inputs).log_probs, trainer.model.eval()(**inputs).log_probs)
 
 
+def test_merged_adapters_make_a_folder_that_a_pipeline_opens(make_trainer, built, tmp_path):
+    open_gates(built[0])
+    trainer = make_trainer(built, peft_config=lora(), max_steps=3)
+    trainer.train()
+    samples = [trainer.train_dataset[n]["sample"] for n in range(20)]
+    [sample] = [sample for sample in samples if set(sample) == {"history", "answer", "instruction"}][:1]
+    scored = {"recommend": trainer.model.eval().base_model.model.score_items(**built[1]([sample]))}
+    merged = trainer.model.merge_and_unload()
+    merged.save_pretrained(tmp_path / "merged")
+    built[1].save_pretrained(tmp_path / "merged")
+    recommend = pipeline("unimp-recommend", model=str(tmp_path / "merged"), trust_remote_code=True)
+    assert not any("lora" in name or "modules_to_save" in name for name, _ in recommend.model.named_parameters())
+    scores = recommend.model.score_items(**recommend.processor([sample]))
+    torch.testing.assert_close(scores, scored["recommend"], rtol=1e-4, atol=1e-4)
+    assert len(recommend({"history": sample["history"]}, top_k=5)) == 5
+
+
 def _saved_names(name: str) -> list[str]:
     """Where PEFT puts the trained copy of a parameter, or the original of one that it adapts."""
     steps = name.split(".")
@@ -303,6 +325,14 @@ def test_weights_may_be_json():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
+        ({"max_length": 512}, "`max_length` has no effect here .* got 512: use `prompt_length`"),
+        ({"loss_type": "dft"}, "`loss_type` has no effect here and must stay 'nll', got 'dft'"),
+        ({"loss_type": "chunked_nll"}, "`loss_type` has no effect"),
+        ({"num_train_epochs": 3}, "`num_train_epochs` has no effect here and must stay 1.0, got 3: use `num_passes`"),
+        ({"packing": True}, "`packing` has no effect"),
+        ({"padding_free": True}, "`padding_free` has no effect"),
+        ({"assistant_only_loss": True}, "`assistant_only_loss` has no effect .* `role_weights`"),
+        ({"completion_only_loss": False}, "`completion_only_loss` has no effect"),
         ({"task_rates": {"recomend": 1}}, "`task_rates` must give numbers to some of recommend, .*recomend"),
         ({"task_weights": "rate"}, "`task_weights` must be JSON such as"),
         ({"role_weights": {"item": -1}}, "`role_weights` must be numbers of at least 0, got -1"),
@@ -329,3 +359,5 @@ def test_data_without_examples_is_refused(built, split):
     args = UniMPTrainingConfig(output_dir="x", task_rates={"search": 1.0})
     with pytest.raises(ValueError, match="`train_dataset` has no example of search"):
         UniMPTrainer(*built[:1], args, built[1], split.train.remove_columns("query"))
+    with pytest.raises(ValueError, match="`eval_dataset` has no example of search"):
+        UniMPTrainer(*built[:1], args, built[1], split.train, split.validation.remove_columns("query"))
