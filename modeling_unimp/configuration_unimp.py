@@ -1,5 +1,8 @@
 """UniMP model configuration."""
 
+import difflib
+from collections.abc import Iterable
+from dataclasses import fields
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -56,6 +59,9 @@ class UniMPConfig(PreTrainedConfig):
             A convolutional encoder's feature map is averaged to this many rows and columns.
         num_items (`int`, defaults to 0):
             Number of item code rows. Grows with [`UniMPForConditionalGeneration.add_items`].
+        catalog_fingerprint (`str`, *optional*):
+            A short hash of the ids of the items that the codes stand for, in order; written by
+            [`UniMPProcessor.index_catalog`], so that another catalogue is noticed. `None`: not known.
         item_text_length (`int`, defaults to 64):
             Text tokens of an item that enter its code's content.
         item_feature_size (`int`, defaults to 0):
@@ -116,6 +122,7 @@ class UniMPConfig(PreTrainedConfig):
     vision_hidden_size: int | None = None
     feature_grid: int = 4
     num_items: int = 0
+    catalog_fingerprint: str | None = None
     item_text_length: int = 64
     item_feature_size: int = 0
     item_embedding_scale: float | None = None
@@ -183,6 +190,19 @@ class UniMPConfig(PreTrainedConfig):
     def vocab_size(self) -> int:
         """Text vocabulary, markers and item codes together: the width of `logits`."""
         return self.first_item_id + self.num_items
+
+
+def check_keys(keys: Iterable[str]) -> None:
+    """
+    Raises `ValueError` for a key that is no setting of [`UniMPConfig`], which itself accepts any, so that a typing
+    error would be a setting that does nothing.
+    """
+    known = [field.name for field in fields(UniMPConfig)]
+    for key in keys:
+        if key not in known:
+            nearest = difflib.get_close_matches(key, known, n=1)
+            hint = f": did you mean `{nearest[0]}`?" if nearest else ", see its documentation for those there are."
+            raise ValueError(f"`{key}` is not a setting of `UniMPConfig`{hint}")
 
 
 UniMPConfig.register_for_auto_class()

@@ -30,7 +30,7 @@ from .attention_unimp import (
     decoder_layers,
     visibility,
 )
-from .configuration_unimp import MARKERS, UniMPConfig
+from .configuration_unimp import MARKERS, UniMPConfig, check_keys
 from .decoding_unimp import ItemDecodingMixin
 from .items_unimp import UniMPItemContent, UniMPItemRows
 from .outputs_unimp import UniMPCausalLMOutput, UniMPModelOutput, UniMPPrefill
@@ -294,8 +294,10 @@ class UniMPForConditionalGeneration(ItemDecodingMixin, UniMPPreTrainedModel, Gen
             config_kwargs: further [`UniMPConfig`] arguments.
 
         Raises:
-            `ValueError`: the decoder would silently ignore pictures, or its logits are not a product with its head.
+            `ValueError`: the decoder would silently ignore pictures, its logits are not a product with its head, or
+                there is no such configuration argument.
         """
+        check_keys(config_kwargs)
         vision = _load_vision_encoder(vision) if isinstance(vision, str) else vision
         text = AutoModelForCausalLM.from_pretrained(text) if isinstance(text, str) else text
         if getattr(text.get_output_embeddings(), "bias", None) is not None:
@@ -382,6 +384,7 @@ class UniMPForConditionalGeneration(ItemDecodingMixin, UniMPPreTrainedModel, Gen
         for rows in self._row_modules():
             rows.add(len(text_ids), trained=first)
         self.config.num_items += len(text_ids)
+        self.config.catalog_fingerprint = None  # of fewer items; whoever knows their ids sets it again
 
     @torch.no_grad()
     def replace_items(

@@ -2,10 +2,12 @@
 
 import copy
 import datetime
+import hashlib
 import io
 import json
 import logging
-from collections.abc import Iterable, Mapping
+import reprlib
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +18,26 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from .columns_unimp import Columns
-from .images_unimp import ImageError, load_image
+from .images_unimp import ImageError, load_image, unpack
 
 logger = logging.getLogger(__name__)
 
 # Whether an item may still be recommended; its row stays, so that histories and codes keep their meaning.
 AVAILABLE = "available"
 
+# Lists in lists, and so on, that an attribute's text tells of.
+MAX_DEPTH = 4
+
 _IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
+
+
+def shown(value: Any) -> str:
+    """A value as error messages show it: at most 80 signs, however long or deep it is."""
+    return _SHORT.repr(value)[:80]
 
 
 def is_missing(value: Any) -> bool:
@@ -31,11 +45,12 @@ def is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float | np.floating | datetime.datetime) and value != value)
 
 
-def flatten_value(value: Any, max_words: int = 20) -> str:
+def flatten_value(value: Any, max_words: int = 20, depth: int = MAX_DEPTH) -> str:
     """
     One attribute value, of any type, as text of at most `max_words` words; empty where there is nothing to say.
 
-    Bytes are not text and say nothing; of a moment only the day is told; sets are put in order.
+    Bytes are not text and say nothing; of a moment only the day is told; sets are put in order; of lists and
+    dictionaries in each other the first `depth` levels are told, and what lies deeper is left out.
     """
     if is_missing(value) or isinstance(value, bytes | bytearray | memoryview):
         return ""
@@ -47,11 +62,13 @@ def flatten_value(value: Any, max_words: int = 20) -> str:
         text = str(int(value)) if value.is_integer() else f"{value:.7g}"
     elif isinstance(value, datetime.date):
         text = value.isoformat()[:10]
+    elif isinstance(value, Iterable) and not isinstance(value, str) and depth < 1:
+        text = ""
     elif isinstance(value, Mapping):
-        parts = ((key, flatten_value(entry, max_words)) for key, entry in value.items())
+        parts = ((key, flatten_value(entry, max_words, depth - 1)) for key, entry in value.items())
         text = ", ".join(f"{key} {entry}" for key, entry in parts if entry)
     elif isinstance(value, Iterable) and not isinstance(value, str):
-        entries = [flatten_value(entry, max_words) for entry in value]
+        entries = [flatten_value(entry, max_words, depth - 1) for entry in value]
         text = ", ".join(filter(None, sorted(entries) if isinstance(value, set | frozenset) else entries))
     else:
         text = str(value)
@@ -68,6 +85,11 @@ def flatten_attributes(attributes: Mapping[str, Any], max_words: int = 20) -> st
     return "; ".join(f"{key.replace('_', ' ')}: {value}" for key, value in parts if value)
 
 
+def fingerprint(item_ids: Sequence[str]) -> str:
+    """A short hash of item ids and their order."""
+    return hashlib.sha256(json.dumps(list(item_ids)).encode()).hexdigest()[:16]
+
+
 class Catalog:
     """
     Items in order of their codes: item `catalog.item_ids[n]` has code `n`. Attributes (`catalog.attribute_names`) are
@@ -76,7 +98,8 @@ class Catalog:
     Args:
         table (`pyarrow.Table`): a row an item with `item_id` (unique strings), optionally `image` (a struct of `bytes`
             and `path`, as `datasets.Image` stores it), `available` (`False`: never recommended) and any attributes.
-        root (`str` or `Path`, *optional*): folder that pictures given by path are in; they cannot be outside of it.
+        root (`str` or `Path`, *optional*): folder that the table's pictures given by path are in; they cannot be
+            outside of it.
 
     Raises:
         `ValueError`: there is no item, `item_id` is missing, not text, empty or not unique, or `image` or `available`
@@ -94,7 +117,10 @@ class Catalog:
 
     @classmethod
     def from_items(cls, items: Iterable[Mapping[str, Any]], root: str | Path | None = None) -> "Catalog":
-        """From dictionaries; an `image` may be a path, bytes or a picture. Raises [`ImageError`] for a bad one."""
+        """
+        From dictionaries; an `image` may be a path (inside `root`, if there is one), bytes or a picture. Raises
+        [`ImageError`] for a bad one.
+        """
         return cls(_to_table(items, root), root)
 
     def _set_table(self, table: pa.Table) -> None:
@@ -120,6 +146,11 @@ class Catalog:
 
     def __contains__(self, item_id: object) -> bool:
         return isinstance(item_id, str) and item_id in self._positions
+
+    @property
+    def fingerprint(self) -> str:
+        """A short hash of the item ids in order: what a model's codes mean, whatever the attributes are."""
+        return fingerprint(self.item_ids)
 
     def position(self, item_id: str) -> int:
         """The item's code. Raises `KeyError` for an item that is not in the catalogue."""
@@ -151,18 +182,28 @@ class Catalog:
         """Per item, whether it may still be recommended."""
         return self.table[AVAILABLE].to_pylist()
 
-    def add(self, items: Iterable[Mapping[str, Any]]) -> range:
-        """Append items; returns their codes. Give the model their rows with `processor.index_catalog(model)`."""
+    def add(self, items: Iterable[Mapping[str, Any]], root: str | Path | None = None) -> range:
+        """
+        Append items; returns their codes. Give the model their rows with `processor.index_catalog(model)`.
+
+        Args:
+            items: dictionaries, as in [`~Catalog.from_items`]. Their pictures are read now.
+            root (`str` or `Path`, *optional*): folder that pictures given by path are in and cannot be outside of.
+                Without it a path is opened as it is, relative to the working directory.
+        """
         first = len(self)
-        self._set_table(self._with_rows(items))
+        self._set_table(self._with_rows(items, root))
         return range(first, len(self))
 
-    def replace(self, items: Iterable[Mapping[str, Any]]) -> list[int]:
+    def replace(self, items: Iterable[Mapping[str, Any]], root: str | Path | None = None) -> list[int]:
         """
         Give items of the catalogue new attributes and pictures, in place of all they had; one that had been removed is
         available again. Returns their codes; tell the model with `processor.index_catalog(model, codes)`.
+
+        Args:
+            items, root: as in [`~Catalog.add`].
         """
-        table = self._with_rows(items)
+        table = self._with_rows(items, root)
         item_ids = table[Columns.ITEM_ID].to_pylist()[len(self) :]
         if unknown := [item_id for item_id in item_ids if item_id not in self]:
             raise ValueError(f"`items` must be in the catalogue, got {unknown[:3]}: `add` those.")
@@ -175,8 +216,8 @@ class Catalog:
         self._set_table(table.take(rows))
         return codes
 
-    def _with_rows(self, items: Iterable[Mapping[str, Any]]) -> pa.Table:
-        added = _with_defaults(_to_table(items, self.root))
+    def _with_rows(self, items: Iterable[Mapping[str, Any]], root: str | Path | None) -> pa.Table:
+        added = _with_defaults(_to_table(items, root))
         try:
             return pa.concat_tables([self.table, added], promote_options="permissive")
         except pa.ArrowException as error:
@@ -295,7 +336,7 @@ def _to_table(items: Iterable[Mapping[str, Any]], root: str | Path | None) -> pa
     rows = list(items)
     for row in rows:
         if not isinstance(row, Mapping) or not all(isinstance(name, str) for name in row):
-            raise ValueError(f"`items` must be dictionaries with text as keys, got {row!r:.80}.")
+            raise ValueError(f"`items` must be dictionaries with text as keys, got {shown(row)}.")
     # Of every row: what only later items have is an attribute as well.
     names = dict.fromkeys(name for row in rows for name in row)
     columns = {name: _column(name, rows, root) for name in names}
@@ -335,9 +376,8 @@ def _load(source: Any, root: str | Path | None, item_id: Any) -> Image.Image:
 
 def image_source(value: Any) -> Any:
     """What an `image` cell holds for [`load_image`]; `None` where there is no picture."""
-    if is_missing(value) or (isinstance(value, Mapping) and not (value.get("bytes") or value.get("path"))):
-        return None
-    return dict(value) if isinstance(value, Mapping) else value
+    source = unpack(value)
+    return None if is_missing(source) else source
 
 
 def image_struct(value: Any, root: str | Path | None = None) -> dict[str, Any] | None:
@@ -349,8 +389,6 @@ def image_struct(value: Any, root: str | Path | None = None) -> dict[str, Any] |
     if source is None:
         return None
     image = load_image(source, root=root)
-    if isinstance(source, dict):
-        source = source.get("bytes") or source["path"]
     if isinstance(source, str | Path):
         source = Path(root or ".", source).read_bytes()
     elif isinstance(source, Image.Image):

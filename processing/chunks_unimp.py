@@ -1,15 +1,16 @@
 """The chunk format: how one event of a history becomes tokens, in training and inference alike."""
 
 import math
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from .catalog_unimp import flatten_attributes
+from .catalog_unimp import flatten_attributes, shown
 from .columns_unimp import Columns
-from .tasks_unimp import Task, write_answer
+from .tasks_unimp import Task, is_list, write_answer
 
 # The model's own token rows, right after the text vocabulary; the item codes follow them.
 MARKERS = ("<image>", "<|endofchunk|>", "<|item|>", "<|answer|>")
@@ -73,6 +74,33 @@ class Event:
     explanation: str | None = None
     behavior: str | None = None
     gap: float | None = None
+
+
+def rating_scale(rating_range: Any, rating_levels: Any = None) -> tuple[list[float], list[float]]:
+    """
+    Lowest and highest rating, and the ratings that people give, checked: by default the whole numbers between the two,
+    or the two themselves where there is none. Raises `ValueError` for what is no such thing.
+    """
+    scale = _floats(rating_range)
+    if scale is None or len(scale) != 2 or scale[0] > scale[1]:
+        raise ValueError(
+            f"`rating_range` must be the lowest and the highest rating, such as (1, 5), got {shown(rating_range)}."
+        )
+    low, high = scale
+    if rating_levels is None:
+        whole = range(math.ceil(low), math.floor(high) + 1)
+        return scale, [float(level) for level in whole] or sorted({low, high})
+    levels = _floats(rating_levels)
+    if not levels or not all(low <= level <= high for level in levels):
+        raise ValueError(f"`rating_levels` must be numbers within {scale}, got {shown(rating_levels)}.")
+    return scale, levels
+
+
+def _floats(values: Any) -> list[float] | None:
+    """`None` for what is no list of finite numbers."""
+    if not is_list(values) or not all(isinstance(value, numbers.Real) for value in values):
+        return None
+    return [float(value) for value in values] if all(map(math.isfinite, values)) else None
 
 
 class ChunkFormat:

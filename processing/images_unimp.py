@@ -2,6 +2,7 @@
 
 import io
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,6 +20,16 @@ class ImageError(ValueError):
     """A picture that cannot be used. The message says what was got and what to do."""
 
 
+def unpack(source: Any) -> Any:
+    """
+    Of a dictionary `{"bytes": ..., "path": ...}` what it holds: its bytes, or its path where they are missing or
+    empty, or `None`. Anything else as it is.
+    """
+    if not isinstance(source, Mapping):
+        return source
+    return source.get("bytes") or source.get("path") or None
+
+
 def load_image(source: Any, root: str | Path | None = None) -> Image.Image:
     """Opens a picture as 8-bit RGB.
 
@@ -26,9 +37,9 @@ def load_image(source: Any, root: str | Path | None = None) -> Image.Image:
     16-bit gray is scaled to 8 bits.
 
     Args:
-        source (`PIL.Image.Image`, `bytes`, `str`, `Path` or `dict`):
+        source (`PIL.Image.Image`, `bytes`, `str`, `Path` or `Mapping`):
             The picture, an encoded file, the path of one, or the dictionary `{"bytes": ..., "path": ...}` of
-            `datasets.Image`, of which `bytes` is used when both are there.
+            `datasets.Image`, of which `bytes` is used when both are there (not missing and not empty).
         root (`str` or `Path`, *optional*):
             Folder that paths are relative to and may not leave. Without it a path is opened as it is.
 
@@ -39,8 +50,7 @@ def load_image(source: Any, root: str | Path | None = None) -> Image.Image:
         ImageError: if the picture is missing, empty, damaged, too large, of a format outside `IMAGE_FORMATS` or
             outside `root`.
     """
-    if isinstance(source, dict):
-        source = source.get("path") if source.get("bytes") is None else source["bytes"]
+    source = unpack(source)
     if isinstance(source, Image.Image):
         return _read(source, "the picture")
     if isinstance(source, bytes | bytearray | memoryview):

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from transformers import Pipeline
 
+from .catalog_unimp import shown
 from .columns_unimp import Columns
+from .tasks_unimp import ANSWER_LENGTH, check_prompt_length
 
 
 class UniMPPipeline(Pipeline):
@@ -44,6 +46,12 @@ class UniMPPipeline(Pipeline):
             )
         if not items:
             raise ValueError("`processor.catalog` is not set: an answer needs items, see `Catalog.from_items`.")
+        if config.catalog_fingerprint not in (None, processor.catalog.fingerprint):
+            raise ValueError(
+                f"`model` was made for another catalogue (`catalog_fingerprint` {config.catalog_fingerprint}) than "
+                f"the `processor`'s ({processor.catalog.fingerprint}), whose {items} item ids are others or in "
+                "another order: load both from the same folder."
+            )
         if config.text_config.vocab_size != processor.text_vocab_size:
             raise ValueError(
                 f"`model` has a text vocabulary of {config.text_config.vocab_size} tokens, but the `processor` was "
@@ -54,6 +62,12 @@ class UniMPPipeline(Pipeline):
                 f"`model` has {config.num_behaviors} behaviours (`num_behaviors`), but the `processor` writes "
                 f"{processor.num_behaviors}: load both from the same folder."
             )
+        if config.item_text_length != processor.item_text_length:
+            raise ValueError(
+                f"`model` knows items by {config.item_text_length} tokens of their text (`item_text_length`), but the "
+                f"`processor` writes {processor.item_text_length}: load both from the same folder."
+            )
+        check_prompt_length(processor.max_length, config.text_config)
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
         """Answer one request (a dictionary), a list of them, or an iterator of them (one answer after the other)."""
@@ -100,7 +114,12 @@ class UniMPPipeline(Pipeline):
     def preprocess(self, samples: Iterable[dict[str, Any]]) -> dict[str, Any]:
         """Requests to tensors."""
         samples = list(samples)
-        return {"samples": samples, "model_inputs": self.processor(samples, task=self.task_name)}
+        model_inputs = self.processor(samples, task=self.task_name)  # checks them, too
+        return {"codes": [self._codes(sample) for sample in samples], "model_inputs": model_inputs}
+
+    def _codes(self, sample: dict[str, Any]) -> list[int]:
+        """Codes of items that a request's answer depends on besides the prompt. No more of it goes to the model."""
+        return []
 
 
 class UniMPRecommendPipeline(UniMPPipeline):
@@ -130,13 +149,14 @@ class UniMPRecommendPipeline(UniMPPipeline):
     def _forward(
         self, inputs: dict[str, Any], top_k: int = 10, exclude_seen: bool | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        exclude = ~torch.tensor(self.processor.catalog.available).repeat(len(inputs["samples"]), 1)
+        exclude = ~torch.tensor(self.processor.catalog.available).repeat(len(inputs["codes"]), 1)
         if self.exclude_seen if exclude_seen is None else exclude_seen:
-            for row, sample in zip(exclude, inputs["samples"], strict=True):
-                row[self._seen(sample)] = True
+            for row, seen in zip(exclude, inputs["codes"], strict=True):
+                row[seen] = True
         return self.model.rank_items(top_k=top_k, exclude=exclude.to(self.device), **inputs["model_inputs"])
 
-    def _seen(self, sample: dict[str, Any]) -> list[int]:
+    def _codes(self, sample: dict[str, Any]) -> list[int]:
+        """Of the items that the person has seen."""
         catalog = self.processor.catalog
         entries = (entry.get(Columns.ITEM_ID) if isinstance(entry, Mapping) else entry for entry in sample["history"])
         return [catalog.position(item_id) for item_id in entries if item_id in catalog]
@@ -196,7 +216,7 @@ class UniMPExplainPipeline(UniMPPipeline):
         generated = self.model.generate(
             **prompt,
             do_sample=False,
-            max_new_tokens=64,
+            max_new_tokens=ANSWER_LENGTH,
             eos_token_id=self.processor.tokenizer.eos_token_id,
             pad_token_id=self.processor.tokenizer.eos_token_id,
         )
@@ -217,9 +237,11 @@ class UniMPSelectPipeline(UniMPPipeline):
     task_name = "select"
 
     def _forward(self, inputs: dict[str, Any]) -> list[list[int]]:
-        catalog = self.processor.catalog
-        candidates = [[catalog.position(entry) for entry in sample["candidates"]] for sample in inputs["samples"]]
-        return self.model.select_items(candidates, **inputs["model_inputs"])
+        return self.model.select_items(inputs["codes"], **inputs["model_inputs"])
+
+    def _codes(self, sample: dict[str, Any]) -> list[int]:
+        """Of the candidates."""
+        return [self.processor.catalog.position(entry) for entry in sample["candidates"]]
 
     def preprocess(self, samples: Iterable[dict[str, Any]]) -> dict[str, Any]:
         """Requests to tensors; candidates must have a code to be chosen by."""
@@ -228,7 +250,7 @@ class UniMPSelectPipeline(UniMPPipeline):
             candidates = sample.get("candidates") if isinstance(sample, Mapping) else None
             for entry in candidates if isinstance(candidates, list | tuple) else ():  # the processor refuses the rest
                 if entry not in self.processor.catalog:
-                    raise ValueError(f"`candidates` must be item ids of the catalogue, got {entry!r:.80}.")
+                    raise ValueError(f"`candidates` must be item ids of the catalogue, got {shown(entry)}.")
         return super().preprocess(samples)
 
     def postprocess(self, chosen: list[list[int]]) -> list[list[dict[str, Any]]]:

@@ -10,8 +10,19 @@ from PIL import Image
 from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
 from transformers.utils import cached_file, logging
 
-from .catalog_unimp import AVAILABLE, Catalog, flatten_value, image_source, is_missing
-from .chunks_unimp import END_OF_CHUNK, FIRST_KIND, ITEM, ITEM_ROLE, NO_BEHAVIOR, NO_ROLE, ChunkFormat, Event, Tokens
+from .catalog_unimp import AVAILABLE, Catalog, fingerprint, flatten_value, image_source, is_missing, shown
+from .chunks_unimp import (
+    END_OF_CHUNK,
+    FIRST_KIND,
+    ITEM,
+    ITEM_ROLE,
+    NO_BEHAVIOR,
+    NO_ROLE,
+    ChunkFormat,
+    Event,
+    Tokens,
+    rating_scale,
+)
 from .columns_unimp import Columns
 from .pipelines_unimp import UniMPPipeline  # noqa: F401 - so that the pipelines travel with a checkpoint
 from .requests_unimp import Batch, Entry, match_tasks, seconds
@@ -54,8 +65,8 @@ class UniMPProcessor(ProcessorMixin):
             the older ones as their code alone; `None` for all.
         max_length (`int`, defaults to 1024): tokens of a prompt. Of a longer history the oldest chunks are left out.
         rating_range, behavior_kinds, max_words, item_text_length: see [`ChunkFormat`].
-        rating_levels (`Sequence[float]`, *optional*): ratings that people give; the whole numbers of `rating_range` by
-            default.
+        rating_levels (`Sequence[float]`, *optional*): ratings that people give; by default the whole numbers within
+            `rating_range`, or its two ends where there is none.
     """
 
     def __init__(
@@ -84,8 +95,7 @@ class UniMPProcessor(ProcessorMixin):
         self.order = order
         self.full_chunks = full_chunks
         self.max_length = max_length
-        self.rating_range = list(rating_range)
-        self.rating_levels = None if rating_levels is None else list(rating_levels)
+        self.rating_range, self.rating_levels = rating_scale(rating_range, rating_levels)
         self.behavior_kinds = list(behavior_kinds)
         self.max_words = max_words
         self.item_text_length = item_text_length
@@ -98,13 +108,6 @@ class UniMPProcessor(ProcessorMixin):
             value = getattr(self, name)
             if not (isinstance(value, int) and value >= minimum) and not (name == "full_chunks" and value is None):
                 raise ValueError(f"`{name}` must be a whole number of at least {minimum}, got {value!r}.")
-        low, high = self.rating_range if len(self.rating_range) == 2 else (1, 0)
-        if not low <= high:
-            raise ValueError(f"`rating_range` must be the lowest and the highest rating, got {self.rating_range}.")
-        if self.rating_levels is None:
-            self.rating_levels = [low + step for step in range(int(high - low) + 1)]
-        if not self.rating_levels or not all(low <= level <= high for level in self.rating_levels):
-            raise ValueError(f"`rating_levels` must lie within {self.rating_range}, got {self.rating_levels}.")
         _ = self.format  # checks `order`
 
     @property
@@ -194,6 +197,10 @@ class UniMPProcessor(ProcessorMixin):
             features (`torch.Tensor` of shape `(items, config.item_feature_size)`, *optional*): embeddings of the
                 replaced and then of the new items by any encoder.
             batch_size (`int`): pictures encoded at once.
+
+        Raises:
+            `ValueError`: the items that the model has are not the catalogue's first (`config.catalog_fingerprint`), or
+                `codes` or `features` do not fit.
         """
         num_items, codes = model.config.num_items, list(codes or ())
         if num_items > len(self._require_catalog()):
@@ -201,13 +208,30 @@ class UniMPProcessor(ProcessorMixin):
                 f"`model` has {num_items} item codes, but the catalogue only {len(self.catalog)} items: "
                 "it was made for another catalogue."
             )
+        known = model.config.catalog_fingerprint
+        if num_items and known not in (None, fingerprint(self.catalog.item_ids[:num_items])):
+            raise ValueError(
+                f"`model` was made for another catalogue (`catalog_fingerprint` {known}): the catalogue's first "
+                f"{num_items} item ids are not those that its codes stand for, or in another order."
+            )
         if unknown := [code for code in codes if not 0 <= code < num_items]:
             raise ValueError(f"`codes` must be items that `model` has ({num_items}), got {unknown[:3]}.")
         positions = [*codes, *range(num_items, len(self.catalog))]
         if features is not None and len(features) != len(positions):
             raise ValueError(f"`features` must have a row for each of {len(positions)} items, got {len(features)}.")
-        if not positions:
-            return
+        if positions:
+            self._index(model, codes, positions, features, batch_size)
+        model.config.catalog_fingerprint = self.catalog.fingerprint
+
+    def _index(
+        self,
+        model: PreTrainedModel,
+        codes: list[int],
+        positions: list[int],
+        features: torch.Tensor | None,
+        batch_size: int,
+    ) -> None:
+        """Rows of `positions`: those of `codes` are replaced, the others added."""
         text_ids = torch.full((len(positions), self.item_text_length), -1)
         for code in codes:
             self._item_text.pop(code, None)
@@ -246,7 +270,7 @@ class UniMPProcessor(ProcessorMixin):
         starts = range(0, len(pictured), batch_size)
         for start in logging.tqdm(starts, desc="Encoding pictures", disable=len(pictured) <= 500):
             batch = pictured[start : start + batch_size]
-            pixel_values = self._pixel_values([self.catalog.image(position) for position in batch])
+            pixel_values = torch.cat([self._pixel_values(self.catalog.image(position)) for position in batch])
             yield batch, read(model.get_image_features(pixel_values.to(model.device))).float().cpu()
 
     # Requests to tensors
@@ -274,7 +298,7 @@ class UniMPProcessor(ProcessorMixin):
         """
         samples, tasks = match_tasks(samples, task)
         self._require_catalog()
-        batch, chunk_format = Batch(), self.format
+        batch, chunk_format = Batch(self._pixel_values), self.format
         rows = [
             self._encode(sample, get_task(name), training, batch, chunk_format)
             for sample, name in zip(samples, tasks, strict=True)
@@ -371,20 +395,20 @@ class UniMPProcessor(ProcessorMixin):
         answer = sample.get(ANSWER_KEY)
         if task.asks != CANDIDATES:
             if not isinstance(answer, str):
-                raise ValueError(f"`{ANSWER_KEY}` must be an item id to train {task.name} with, got {answer!r:.80}.")
+                raise ValueError(f"`{ANSWER_KEY}` must be an item id to train {task.name} with, got {shown(answer)}.")
             return [self._position(answer, ANSWER_KEY)]
         if not is_list(answer) or not len(answer):
-            raise ValueError(f"`{ANSWER_KEY}` must list the chosen candidates to train with, got {answer!r:.80}.")
+            raise ValueError(f"`{ANSWER_KEY}` must list the chosen candidates to train with, got {shown(answer)}.")
         codes = [self._position(item_id, ANSWER_KEY) for item_id in answer]
         if not set(codes) <= {entry.position for entry in candidates} or len(set(codes)) < len(codes):
-            raise ValueError(f"`{ANSWER_KEY}` must be among the `{CANDIDATES}`, each once, got {answer!r:.80}.")
+            raise ValueError(f"`{ANSWER_KEY}` must be among the `{CANDIDATES}`, each once, got {shown(answer)}.")
         return codes
 
     def _position(self, item_id: Any, where: str = HISTORY) -> int:
         if item_id not in self._require_catalog():
             raise ValueError(
                 f"`item_id` must be one of the catalogue's {len(self.catalog)} item ids "
-                f"(`processor.catalog.item_ids`), got {item_id!r:.80} in `{where}`. Describe an item that is not "
+                f"(`processor.catalog.item_ids`), got {shown(item_id)} in `{where}`. Describe an item that is not "
                 "in it as a dictionary of its attributes and `image`."
             )
         return self.catalog.position(item_id)
@@ -392,7 +416,7 @@ class UniMPProcessor(ProcessorMixin):
     def _entries(self, entries: Any, name: str, chunk_format: ChunkFormat) -> list[Entry]:
         """Check the items of a request, in the order of time."""
         if not is_list(entries):
-            raise ValueError(f"`{name}` must be a list of items, got {entries!r:.80}.")
+            raise ValueError(f"`{name}` must be a list of items, got {shown(entries)}.")
         checked, before = [], None
         for entry in entries:
             entry = entry if isinstance(entry, Mapping) else {Columns.ITEM_ID: entry}
@@ -435,11 +459,11 @@ class UniMPProcessor(ProcessorMixin):
             is_number = isinstance(rating, numbers.Real) and not isinstance(rating, bool)
             if not is_number or not chunk_format.valid_rating(rating):
                 raise ValueError(
-                    f"`rating` must be a number within {self.rating_range} or missing, got {rating!r:.80}."
+                    f"`rating` must be a number within {self.rating_range} or missing, got {shown(rating)}."
                 )
             rating = float(rating)
         if behavior is not None and (not isinstance(behavior, str) or behavior not in self.behavior_kinds):
-            raise ValueError(f"`behavior` must be one of {self.behavior_kinds} or missing, got {behavior!r:.80}.")
+            raise ValueError(f"`behavior` must be one of {self.behavior_kinds} or missing, got {shown(behavior)}.")
         explanation = flatten_value(entry.get(Columns.EXPLANATION), self.max_words) or None
         return {"rating": rating, "explanation": explanation, "behavior": behavior}
 
@@ -478,11 +502,15 @@ class UniMPProcessor(ProcessorMixin):
                     "out for a batch with pictures of never-seen items."
                 )
             return {"image_features": catalog_features[torch.tensor(batch.images)], "image_index": index}
-        pictures = [self.catalog.image(image) if isinstance(image, int) else image for image in batch.images]
-        return {"pixel_values": self._pixel_values(pictures), "image_index": index}
+        pixels = [
+            self._pixel_values(self.catalog.image(image)) if isinstance(image, int) else image
+            for image in batch.images
+        ]
+        return {"pixel_values": torch.cat(pixels), "image_index": index}
 
-    def _pixel_values(self, pictures: list[Image.Image]) -> torch.Tensor:
-        return self.image_processor(images=pictures, return_tensors="pt")["pixel_values"]
+    def _pixel_values(self, picture: Image.Image) -> torch.Tensor:
+        # One at a time: at its own size, a batch of photographs may not fit into memory.
+        return self.image_processor(images=[picture], return_tensors="pt")["pixel_values"]
 
     def _new_items(self, batch: Batch) -> dict[str, torch.Tensor]:
         if not batch.new_items:
@@ -494,11 +522,6 @@ class UniMPProcessor(ProcessorMixin):
         return {"new_item_text_ids": text_ids, "new_item_image_index": images}
 
     # Answers back
-
-    def item_ids_of(self, token_ids: Iterable[int]) -> list[str]:
-        """Item ids of the item codes among `token_ids`."""
-        codes = (int(token) - self.format.first_item_id for token in token_ids)
-        return [self.catalog.item_ids[code] for code in codes if 0 <= code < len(self.catalog)]
 
     def rating_answers(self) -> tuple[torch.Tensor, list[list[int]]]:
         """The ratings that an answer may give, `[levels]`, and each as the tokens of a whole answer."""

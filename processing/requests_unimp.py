@@ -3,16 +3,17 @@
 import datetime
 import math
 import numbers
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 
-from .catalog_unimp import is_missing
+from .catalog_unimp import is_missing, shown
 from .columns_unimp import Columns
-from .images_unimp import ImageError, load_image
+from .images_unimp import ImageError, load_image, unpack
 from .tasks_unimp import is_list
 
 
@@ -34,11 +35,17 @@ class Entry:
 
 
 class Batch:
-    """The distinct pictures and never-seen items of one batch."""
+    """
+    The distinct pictures and never-seen items of one batch.
 
-    def __init__(self) -> None:
-        self.images: list[Image.Image | int] = []  # a picture, or the code of the catalogue item it belongs to
+    Args:
+        to_pixels: what becomes of a picture, at once: at its own size it is not kept.
+    """
+
+    def __init__(self, to_pixels: Callable[[Image.Image], torch.Tensor]) -> None:
+        self.images: list[torch.Tensor | int] = []  # a picture's pixels, or the code of the item it belongs to
         self.new_items: list[tuple[Sequence[int], int | None]] = []
+        self._to_pixels = to_pixels
         self._numbers: dict[Hashable, int] = {}
         self._sources: list[Any] = []  # kept alive, as a picture is told from another by its identity
 
@@ -52,12 +59,12 @@ class Batch:
         key = _picture_key(source)
         if key not in self._numbers:
             try:
-                image = load_image(source)
+                pixels = self._to_pixels(load_image(source))
             except ImageError as error:
                 raise ImageError(f"`{Columns.IMAGE}` of a never-seen item: {error}") from error
             self._numbers[key] = len(self.images)
             self._sources.append(source)
-            self.images.append(image)
+            self.images.append(pixels)
         return self._numbers[key]
 
     def new_item(self, text_ids: Sequence[int], image: int | None) -> int:
@@ -67,8 +74,7 @@ class Batch:
 
 def _picture_key(source: Any) -> Hashable:
     """Equal for what is the same picture; never an item code."""
-    if isinstance(source, Mapping):
-        source = source.get("bytes") or source.get("path")
+    source = unpack(source)
     if isinstance(source, str | Path | bytes):
         return type(source).__name__, str(source) if isinstance(source, Path) else source
     return "object", id(source)
@@ -78,7 +84,7 @@ def match_tasks(samples: Any, task: Any) -> tuple[list[Any], list[Any]]:
     """Samples and the task of each."""
     samples = [samples] if isinstance(samples, Mapping) else samples
     if not is_list(samples) or not len(samples):
-        raise ValueError(f"`samples` must be a request (a dictionary) or a list of them, got {samples!r:.80}.")
+        raise ValueError(f"`samples` must be a request (a dictionary) or a list of them, got {shown(samples)}.")
     tasks = list(task) if is_list(task) else [task] * len(samples)
     if len(tasks) != len(samples):
         raise ValueError(f"`task` must be one name, or one for each of {len(samples)} samples, got {len(tasks)}.")
@@ -92,5 +98,7 @@ def seconds(time: Any) -> float | None:
     if isinstance(time, datetime.datetime):
         return (time if time.tzinfo else time.replace(tzinfo=datetime.UTC)).timestamp()
     if not isinstance(time, numbers.Real) or isinstance(time, bool) or not math.isfinite(time):
-        raise ValueError(f"`{Columns.TIMESTAMP}` must be seconds since 1970, a datetime or missing, got {time!r:.80}.")
+        raise ValueError(
+            f"`{Columns.TIMESTAMP}` must be seconds since 1970, a datetime or missing, got {shown(time)}."
+        )
     return float(time)

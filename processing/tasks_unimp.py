@@ -6,12 +6,17 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from transformers import PreTrainedConfig
 
-from .catalog_unimp import flatten_value
+from .catalog_unimp import flatten_value, shown
 from .columns_unimp import Columns
 
 # Keys of a request, beside `query`.
 HISTORY, ITEM_TO_RATE, CANDIDATES, ANSWER_KEY, INSTRUCTION = "history", "item", "candidates", "answer", "instruction"
+
+
+# Most tokens of a text answer.
+ANSWER_LENGTH = 64
 
 
 @dataclass(frozen=True)
@@ -128,6 +133,21 @@ def is_list(value: Any) -> bool:
     return isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes | bytearray)
 
 
+def check_prompt_length(max_length: int, text_config: PreTrainedConfig, name: str = "max_length") -> None:
+    """
+    Raises `ValueError` where a prompt of `max_length` tokens (`name` is what the caller calls it) and its answer are
+    more than the decoder has positions for (`max_position_embeddings` or `n_positions`; not every decoder's
+    configuration states them).
+    """
+    names = ("max_position_embeddings", "n_positions")
+    positions = next(filter(None, (getattr(text_config, name, None) for name in names)), None)
+    if positions is not None and max_length + ANSWER_LENGTH > positions:
+        raise ValueError(
+            f"`{name}` is {max_length} tokens, and an answer takes up to {ANSWER_LENGTH} more, but the decoder "
+            f"has {positions} positions: set `{name}` to {positions - ANSWER_LENGTH} at most."
+        )
+
+
 def check_request(sample: Any, task: Task) -> None:
     """Raises `ValueError` for a request that lacks what `task` needs, or has what it does not know."""
     if not isinstance(sample, Mapping):
@@ -139,11 +159,11 @@ def check_request(sample: Any, task: Task) -> None:
         if key and (key not in sample or sample[key] is None):
             raise ValueError(f"A {task.name} request needs `{key}`, got only {list(sample)}.")
     if not isinstance(sample.get(INSTRUCTION, ""), str | None):
-        raise ValueError(f"`{INSTRUCTION}` must be text, got {sample[INSTRUCTION]!r:.80}.")
+        raise ValueError(f"`{INSTRUCTION}` must be text, got {shown(sample[INSTRUCTION])}.")
     if task.asks == Columns.QUERY and not flatten_value(sample[Columns.QUERY]):
         raise ValueError(f"`{Columns.QUERY}` must not be empty: say what to search for, or use recommend.")
     if task.asks == CANDIDATES and not (is_list(sample[CANDIDATES]) and len(sample[CANDIDATES])):
-        raise ValueError(f"`{CANDIDATES}` must be a list of at least one item, got {sample[CANDIDATES]!r:.80}.")
+        raise ValueError(f"`{CANDIDATES}` must be a list of at least one item, got {shown(sample[CANDIDATES])}.")
 
 
 def write_answer(rating: float | None, explanation: str | None) -> list[tuple[str, str]]:

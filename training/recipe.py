@@ -15,7 +15,6 @@ from transformers import (
     AutoTokenizer,
     BaseImageProcessor,
     LlamaConfig,
-    PreTrainedConfig,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
     ResNetConfig,
@@ -27,13 +26,12 @@ from ..processing import TASKS, Catalog, Columns, UniMPProcessor
 from ..processing.catalog_unimp import flatten_attributes
 from ..processing.chunks_unimp import FIRST_KIND
 from ..processing.store import Store, as_table
+from ..processing.tasks_unimp import ANSWER_LENGTH, check_prompt_length
 from .continued import continue_with
 from .item_encoder import item_features
 
 logger = logging.getLogger(__name__)
 
-# Tokens that an answer may take after its prompt.
-ANSWER_LENGTH = 64
 # What may be said beside `model`; the rest is settled by the model that is continued.
 BESIDE_MODEL = ("model", "item_encoder")
 SIZES = (
@@ -231,7 +229,8 @@ def _new_part(store: Store, arguments: ModelArguments) -> dict[str, Any]:
 def _build_on_backbones(
     store: Store, arguments: ModelArguments, new_part: dict[str, Any]
 ) -> tuple[UniMPForConditionalGeneration, UniMPProcessor]:
-    _check_context(AutoConfig.from_pretrained(arguments.text), arguments.prompt_length)
+    text_config = AutoConfig.from_pretrained(arguments.text).get_text_config()
+    check_prompt_length(arguments.prompt_length, text_config, "prompt_length")
     tokenizer = AutoTokenizer.from_pretrained(arguments.text)
     try:
         image_processor = AutoImageProcessor.from_pretrained(arguments.vision, backend="pil")
@@ -241,17 +240,6 @@ def _build_on_backbones(
     model = UniMPForConditionalGeneration.from_backbones(arguments.vision, arguments.text, **new_part)
     vocab_size = model.config.text_config.vocab_size
     return model, build_processor(store, tokenizer, image_processor, arguments, vocab_size)
-
-
-def _check_context(config: PreTrainedConfig, prompt_length: int) -> None:
-    """Refuse prompts that, with an answer, are longer than what the decoder can read."""
-    config = config.get_text_config()
-    longest = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-    if longest is not None and prompt_length + ANSWER_LENGTH > longest:
-        raise ValueError(
-            f"`prompt_length` is {prompt_length} tokens, with {ANSWER_LENGTH} of an answer more than the {longest} "
-            f"that `text` can read: give at most {longest - ANSWER_LENGTH}."
-        )
 
 
 def _image_processor(image_size: int, imagenet: bool = False) -> ViTImageProcessorPil:

@@ -1,5 +1,7 @@
 """Pretrained parts: gates at 0 leave the decoder as it was, and what cannot work is refused by name."""
 
+import re
+
 import pytest
 import torch
 from transformers import (
@@ -157,6 +159,20 @@ def test_from_backbones_refuses_a_decoder_that_would_ignore_pictures(name):
     config = CONFIG_MAPPING[name](vocab_size=VOCAB, bos_token_id=1, eos_token_id=2, pad_token_id=0, **DROPPING[name])
     with pytest.raises(ValueError, match=f"`text_config`: a '{name}' decoder"):
         UniMPForConditionalGeneration.from_backbones(vision_model(), AutoModelForCausalLM.from_config(config))
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("visual_scop", "`visual_scop` is not a setting of `UniMPConfig`: did you mean `visual_scope`?"),
+        ("num_latent", "`num_latent` is not a setting of `UniMPConfig`: did you mean `num_latents`?"),
+        ("zzz", "`zzz` is not a setting of `UniMPConfig`, see its documentation"),
+    ],
+)
+def test_from_backbones_refuses_unknown_settings(key, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        UniMPForConditionalGeneration.from_backbones("not/read", "not/read", **{key: "all"})
+    UniMPConfig(**{key: "all"})  # which takes anything, as configurations of transformers do
 
 
 def test_a_decoder_whose_logits_we_cannot_reproduce_is_refused_by_name():

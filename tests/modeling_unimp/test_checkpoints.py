@@ -42,12 +42,15 @@ def test_save_and_load_is_exact(tmp_path, decoder, tied):
 
 
 def test_items_added_after_loading_are_saved_too(tmp_path, model):
+    model.config.catalog_fingerprint = "0123"
     model.save_pretrained(tmp_path / "first")
     grown = UniMPForConditionalGeneration.from_pretrained(tmp_path / "first")
+    assert grown.config.catalog_fingerprint == "0123"
     grown.add_items(item_texts(3, seed=11), item_embeddings(grown, 3, seed=12))
     grown.save_pretrained(tmp_path / "second")
     loaded = UniMPForConditionalGeneration.from_pretrained(tmp_path / "second")
     assert loaded.config.num_items == NUM_ITEMS + 3
+    assert loaded.config.catalog_fingerprint is None  # it was of fewer items
     assert loaded.model.item_content.image_scale.std() > 0
     _same(grown, loaded)
 

@@ -161,6 +161,9 @@ def test_removing_what_is_not_there(catalog, unknown):
 
 # Histories: what goes in, what the error names. Through the processor and every pipeline.
 
+DEEP = "deep"
+for _ in range(2000):
+    DEEP = [DEEP]
 BAD_HISTORIES = {
     "None": (None, "history"),
     "an id": ("hat", "history"),
@@ -190,6 +193,11 @@ BAD_HISTORIES = {
     "behavior as list": ([{"item_id": "hat", "behavior": ["view"]}], "behavior"),
     "timestamp as text": ([{"item_id": "hat", "timestamp": "yesterday"}, "hat"], "timestamp"),
     "infinite timestamp": ([{"item_id": "hat", "timestamp": float("inf")}], "timestamp"),
+    "a deep list as entry": ([DEEP], "item_id"),
+    "nothing but a deep attribute": ([{"title": DEEP}], "item_id"),
+    "deep rating": ([{"item_id": "hat", "rating": DEEP}], "rating"),
+    "deep behavior": ([{"item_id": "hat", "behavior": DEEP}], "behavior"),
+    "deep timestamp": ([{"item_id": "hat", "timestamp": DEEP}], "timestamp"),
     "timestamp as list": ([{"item_id": "hat", "timestamp": [1]}], "timestamp"),
 }
 
@@ -226,6 +234,8 @@ STATED_FALLBACKS = {
     "missing picture": ([{"title": "Cap", "image": float("nan")}], [{"title": "Cap"}]),
     "empty picture": ([{"title": "Cap", "image": {"bytes": None, "path": None}}], [{"title": "Cap"}]),
     "missing attributes": ([{"title": "Cap", "price": None, "size": float("nan")}], [{"title": "Cap"}]),
+    "deep attribute": ([{"title": "Cap", "sizes": DEEP}], [{"title": "Cap"}]),
+    "deep explanation": ([{"item_id": "hat", "explanation": DEEP}], ["hat"]),
     "time goes back": (
         [{"item_id": "hat", "timestamp": 9}, {"item_id": "belt", "timestamp": 5}],
         [{"item_id": "hat", "timestamp": 9}, {"item_id": "belt", "timestamp": 9}],
@@ -273,6 +283,9 @@ BAD_REQUESTS = {
     "None as query": ("search", R("recommend") | {"query": None}, "query"),
     "empty query": ("search", R("recommend") | {"query": "  "}, "query"),
     "NaN as query": ("search", R("recommend") | {"query": float("nan")}, "query"),
+    "deep query": ("search", R("search") | {"query": DEEP}, "query"),
+    "deep instruction": ("recommend", R("recommend") | {"instruction": DEEP}, "instruction"),
+    "deep candidate": ("select", R("select") | {"candidates": DEEP}, "candidates"),
     "endless query": ("search", R("recommend") | {"query": "x" * 5000}, "max_length"),
     "no item to rate": ("rate", R("recommend"), "item"),
     "unknown item to rate": ("rate", R("recommend") | {"item": "cap"}, "item_id"),
@@ -356,6 +369,16 @@ BAD_CALLS = {
     "item_text_length": (lambda p: make_processor(item_text_length=0), "item_text_length"),
     "max_words": (lambda p: make_processor(max_words="20"), "max_words"),
     "rating_range": (lambda p: make_processor(rating_range=(5, 1)), "rating_range"),
+    "rating_range as text": (lambda p: make_processor(rating_range="15"), "rating_range"),
+    "rating_range of texts": (lambda p: make_processor(rating_range=("1", "5")), "rating_range"),
+    "None as rating_range": (lambda p: make_processor(rating_range=None), "rating_range"),
+    "number as rating_range": (lambda p: make_processor(rating_range=5), "rating_range"),
+    "endless rating_range": (lambda p: make_processor(rating_range=(1, float("inf"))), "rating_range"),
+    "NaN in rating_range": (lambda p: make_processor(rating_range=(float("nan"), 5)), "rating_range"),
+    "rating_levels outside": (lambda p: make_processor(rating_levels=[1, 6]), "rating_levels"),
+    "no rating_levels": (lambda p: make_processor(rating_levels=[]), "rating_levels"),
+    "number as rating_levels": (lambda p: make_processor(rating_levels=5), "rating_levels"),
+    "rating_levels as text": (lambda p: make_processor(rating_levels="12345"), "rating_levels"),
     "rating_range of one": (lambda p: make_processor(rating_range=(5,)), "rating_range"),
     "text_vocab_size below the tokenizer's": (lambda p: make_processor(text_vocab_size=100), "text_vocab_size"),
 }

@@ -106,6 +106,18 @@ def test_a_file_is_kept_as_it_is(tmp_path):
         assert catalog.table["image"][0].as_py() == {"bytes": data, "path": None}
 
 
+def test_of_empty_bytes_and_a_path_the_path_counts(tmp_path):
+    draw_picture(1).save(tmp_path / "hat.png")
+    source = {"bytes": b"", "path": "hat.png"}
+    given = Catalog.from_items([{"item_id": "a", "image": source}], root=tmp_path)
+    stored = Catalog(pa.table({"item_id": ["a"], "image": [source]}), root=tmp_path)
+    for catalog in (given, stored):
+        assert catalog.has_image(0)
+        assert same_picture(catalog.image(0), draw_picture(1))
+    assert stored.embed_images() == {}
+    assert stored.table["image"][0]["bytes"].as_py()
+
+
 @pytest.mark.parametrize("missing", [None, float("nan"), {"bytes": None, "path": None}, {"bytes": b"", "path": ""}])
 def test_missing_pictures(missing):
     catalog = Catalog.from_items([{"item_id": "a", "image": missing}, {"item_id": "b", "image": draw_picture(0)}])
@@ -132,6 +144,32 @@ def test_add_pictures_to_a_catalog_without_any():
     catalog = Catalog.from_items([{"item_id": "a"}])
     catalog.add([{"item_id": "b", "image": draw_picture(0)}])
     assert [catalog.has_image(0), catalog.has_image(1)] == [False, True]
+
+
+@pytest.mark.parametrize("change", [Catalog.add, Catalog.replace])
+def test_the_callers_own_pictures_are_opened_as_given(tmp_path, monkeypatch, change):
+    """A loaded catalogue opens the paths of its table in its own folder alone; who adds an item names any file."""
+    for name in ("work", "model", "photos"):
+        (tmp_path / name).mkdir()
+    draw_picture(1).save(tmp_path / "work" / "coat.png")
+    draw_picture(2).save(tmp_path / "photos" / "coat.png")
+    Catalog.from_items([{"item_id": "a"}, {"item_id": "b"}]).save(tmp_path / "model" / "catalog.parquet")
+    monkeypatch.chdir(tmp_path / "work")
+    item_id = "c" if change is Catalog.add else "b"
+    for path, root, seed in (
+        ("coat.png", None, 1),
+        ("../photos/coat.png", None, 2),
+        (str(tmp_path / "photos" / "coat.png"), None, 2),
+        ("coat.png", tmp_path / "photos", 2),
+    ):
+        catalog = Catalog.load(tmp_path / "model" / "catalog.parquet")
+        change(catalog, [{"item_id": item_id, "image": path}], root=root)
+        assert same_picture(catalog.image(catalog.position(item_id)), draw_picture(seed))
+    for path in ("../work/coat.png", str(tmp_path / "work" / "coat.png")):
+        with pytest.raises(ImageError, match="`path` must be relative and stay inside"):
+            change(catalog, [{"item_id": item_id, "image": path}], root=tmp_path / "photos")
+    with pytest.raises(ImageError, match="names no file"):
+        change(catalog, [{"item_id": item_id, "image": "gone.png"}])
 
 
 @pytest.mark.parametrize(
@@ -166,6 +204,19 @@ def test_items_can_come_as_not_available():
     catalog = Catalog.from_items([{"item_id": "a", "available": False}, {"item_id": "b"}])
     assert catalog.available == [False, True]
     assert catalog.item(0) == {"item_id": "a"}
+
+
+def test_the_fingerprint_is_of_the_ids_in_order(tmp_path, catalog):
+    same = Catalog.from_items([{"item_id": item_id, "title": "Other"} for item_id in catalog.item_ids])
+    assert same.fingerprint == catalog.fingerprint
+    assert len(catalog.fingerprint) == 16
+    catalog.save(tmp_path / "catalog.parquet")
+    assert Catalog.load(tmp_path / "catalog.parquet").fingerprint == catalog.fingerprint
+    others = ([*catalog.item_ids[1:], catalog.item_ids[0]], catalog.item_ids[:-1], ["ab", "c"], ["a", "bc"], ["a,b"])
+    prints = [Catalog.from_items([{"item_id": item_id} for item_id in ids]).fingerprint for ids in others]
+    assert len({catalog.fingerprint, *prints}) == 1 + len(others)
+    catalog.remove(["hat"])
+    assert catalog.fingerprint == same.fingerprint
 
 
 # Pictures in a folder

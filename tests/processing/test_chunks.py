@@ -20,6 +20,7 @@ from unimp.processing.chunks_unimp import (
     RATING_ROLE,
     Event,
     Tokens,
+    rating_scale,
 )
 from unimp.processing.processing_unimp import UniMPProcessor
 from unimp.processing.tasks_unimp import read_answer, write_answer
@@ -321,6 +322,38 @@ def test_twenty_words_a_field():
     assert flatten_value(words) == ", ".join(words[:20]) + ","
     assert flatten_value(" ".join(words), max_words=3) == "w0 w1 w2"
     assert flatten_attributes({"a": " ".join(words), "b": "c"}).endswith("w19; b: c")
+
+
+def test_what_is_nested_deeply_is_left_out():
+    value = "deep"
+    for levels in range(1, 2000):
+        value = {"a": value} if levels % 2 else [value]
+        if levels in (4, 5, 1999):
+            assert flatten_value(value) == ("a a deep" if levels == 4 else "")
+    assert flatten_value(["top", [[[["deep"]]]]]) == "top"
+    endless = ["top"]
+    endless.append(endless)
+    assert flatten_value(endless) == "top, top, top, top"
+    assert flatten_attributes({"title": "Cap", "sizes": value}) == "title: Cap"
+
+
+@pytest.mark.parametrize(
+    ("rating_range", "levels"),
+    [
+        ((1, 5), [1.0, 2.0, 3.0, 4.0, 5.0]),
+        ([0.5, 3.5], [1.0, 2.0, 3.0]),
+        ((-1.5, 0), [-1.0, 0.0]),
+        ((0.2, 0.7), [0.2, 0.7]),
+        ((0.5, 0.5), [0.5]),
+        ((3, 3), [3.0]),
+    ],
+)
+def test_rating_levels_are_the_whole_numbers_within_the_range(rating_range, levels):
+    scale, by_default = rating_scale(rating_range)
+    assert scale == list(rating_range)
+    assert by_default == levels
+    assert all(type(number) is float for number in (*scale, *by_default))
+    assert rating_scale((0, 4), range(5)) == ([0.0, 4.0], [0.0, 1.0, 2.0, 3.0, 4.0])
 
 
 def test_keys_and_missing_attributes():

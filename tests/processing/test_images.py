@@ -5,6 +5,7 @@ import os
 import struct
 import tracemalloc
 import zlib
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -137,6 +138,17 @@ def test_every_kind_of_source_gives_the_same_picture(tmp_path):
     for source in sources:
         assert np.array_equal(np.asarray(load_image(source)), np.asarray(NOISE))
     assert load_image(NOISE) is not NOISE
+
+
+@pytest.mark.parametrize("empty", [None, b"", bytearray()])
+def test_empty_bytes_are_no_bytes(tmp_path, empty):
+    (tmp_path / "noise.png").write_bytes(encode(NOISE))
+    source = {"bytes": empty, "path": str(tmp_path / "noise.png")}
+    for one in (source, MappingProxyType(source)):
+        assert np.array_equal(np.asarray(load_image(one)), np.asarray(NOISE))
+    for path in (None, ""):
+        with pytest.raises(ImageError, match="leave the picture out"):
+            load_image({"bytes": empty, "path": path})
 
 
 def test_orientation_is_applied():

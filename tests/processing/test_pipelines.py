@@ -8,12 +8,13 @@ import sys
 
 import pytest
 import torch
-from transformers import pipeline
+from transformers import BloomConfig, GPT2Config, LlamaConfig, pipeline
 
 import unimp
 from unimp import Catalog
 from unimp.processing import pipelines_unimp
 from unimp.processing.pipelines_unimp import UniMPRecommendPipeline
+from unimp.processing.tasks_unimp import ANSWER_LENGTH, check_prompt_length
 
 from .conftest import TASK_NAMES, draw_picture, make_model, make_processor, make_request
 
@@ -185,6 +186,14 @@ def test_a_rating_is_the_mean_over_the_levels(shared):
     assert make_pipeline("rate", *shared)(request)["rating"] == pytest.approx(expected.item(), rel=1e-4)
 
 
+@pytest.mark.parametrize(("rating_range", "levels"), [((1, 5), [1, 2, 3, 4, 5]), ((0.2, 0.7), [0.2, 0.7])])
+def test_a_rating_range_of_any_numbers(shared, rating_range, levels):
+    processor = make_processor(rating_range=rating_range)
+    assert processor.rating_answers()[0].tolist() == pytest.approx(levels)
+    answer = make_pipeline("rate", shared[0], processor)(make_request("rate"))
+    assert levels[0] <= answer["rating"] <= levels[-1]
+
+
 def test_only_candidates_are_selected(shared):
     select = make_pipeline("select", *shared)
     for candidates in (["coat"], ["coat", "belt"], ["coat", "belt", "coat"], list(shared[1].catalog.item_ids)):
@@ -221,6 +230,34 @@ def test_a_processor_of_another_model_is_refused(shared):
     other = make_processor(Catalog.from_items([{"item_id": "a"}]))
     with pytest.raises(ValueError, match="`model` has 8 item codes"):
         UniMPRecommendPipeline(model=model, processor=other)
+    with pytest.raises(ValueError, match=r"by 64 tokens .*`item_text_length`.* writes 32"):
+        UniMPRecommendPipeline(model=model, processor=make_processor(item_text_length=32))
+
+
+def test_another_catalogue_of_as_many_items_is_refused(shared, monkeypatch):
+    model, processor = shared
+    reordered = Catalog.from_items([{"item_id": item_id} for item_id in reversed(processor.catalog.item_ids)])
+    with pytest.raises(ValueError, match=r"`model` was made for another catalogue \(`catalog_fingerprint`"):
+        UniMPRecommendPipeline(model=model, processor=make_processor(reordered))
+    monkeypatch.setattr(model.config, "catalog_fingerprint", None)  # of a model whose rows were given by hand
+    UniMPRecommendPipeline(model=model, processor=make_processor(reordered))
+
+
+@pytest.mark.parametrize("config", [LlamaConfig(max_position_embeddings=100), GPT2Config(n_positions=100)])
+def test_a_prompt_and_its_answer_fit_into_the_decoder(config):
+    check_prompt_length(100 - ANSWER_LENGTH, config)
+    with pytest.raises(ValueError, match=r"`max_length` is 37 tokens.* has 100 positions: set `max_length` to 36"):
+        check_prompt_length(101 - ANSWER_LENGTH, config)
+
+
+def test_a_decoder_that_states_no_positions_takes_any_prompt():
+    check_prompt_length(10**6, BloomConfig())
+
+
+def test_a_processor_of_longer_prompts_than_the_decoder_takes_is_refused(shared):
+    UniMPRecommendPipeline(model=shared[0], processor=make_processor(max_length=2048 - 64))
+    with pytest.raises(ValueError, match="`max_length` is 1985 tokens"):
+        UniMPRecommendPipeline(model=shared[0], processor=make_processor(max_length=2048 - 63))
 
 
 def test_a_model_in_training_answers_without_dropout(shared):
@@ -309,6 +346,7 @@ assert type(processor).__name__ == "UniMPProcessor", type(processor)
 processor.index_catalog(model)
 model.save_pretrained(copy)
 processor.save_pretrained(copy)
+pipe.save_pretrained(copy + "-of-a-pipeline")
 """
 
 
@@ -326,8 +364,8 @@ def run_fresh(folder, copy, work):
 
 
 def test_a_fresh_process_answers_with_the_folder_alone(tmp_path, folder, expected):
-    """And so does another one, with what the first one saved again."""
-    for number, source in enumerate((folder, tmp_path / "copy-0")):
+    """And so does another one, with what a pipeline of the first one saved: the same as model and processor."""
+    for number, source in enumerate((folder, tmp_path / "copy-0-of-a-pipeline")):
         (tmp_path / f"work-{number}").mkdir()
         answers = run_fresh(source, tmp_path / f"copy-{number}", tmp_path / f"work-{number}")
         assert answers.keys() == expected.keys()
@@ -335,6 +373,9 @@ def test_a_fresh_process_answers_with_the_folder_alone(tmp_path, folder, expecte
             assert same(answers[task], json.loads(json.dumps(expected[task])))
     names = [sorted(path.name for path in place.iterdir()) for place in (folder, tmp_path / "copy-1")]
     assert names[0] == names[1]
+    for path in (tmp_path / "copy-0").iterdir():
+        if path.name != "tokenizer_config.json":  # transformers notes there which type a pipeline's weights had
+            assert path.read_bytes() == (tmp_path / "copy-0-of-a-pipeline" / path.name).read_bytes(), path.name
     assert {"catalog.parquet", "pipelines_unimp.py", "processing_unimp.py", "modeling_unimp.py"} <= set(names[0])
 
 

@@ -1,7 +1,9 @@
 """Requests to tensors: histories of any length, items never seen, batches, pictures; and the processor on disk."""
 
 import copy
+import io
 import json
+import weakref
 from unittest.mock import patch
 
 import pytest
@@ -9,10 +11,16 @@ import torch
 from transformers import AutoProcessor
 
 from unimp import Catalog, UniMPProcessor
-from unimp.processing import TASKS
+from unimp.processing import TASKS, catalog_unimp, load_image, requests_unimp
 from unimp.processing.chunks_unimp import END_OF_CHUNK
 
-from .conftest import TASK_NAMES, draw_picture, make_catalog, make_model, make_processor, make_request
+from .conftest import TASK_NAMES, draw_picture, make_model, make_processor, make_request
+
+
+def png(image):
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def codes_of(processor, batch, row=0):
@@ -164,8 +172,48 @@ def test_pictures_and_items_of_a_batch_are_numbered_together(processor):
     first_new = len(processor.catalog)
     assert codes_of(processor, batch, 0) == [1, first_new]
     assert codes_of(processor, batch, 2) == [first_new + 1, 1]
-    expected = processor._pixel_values([processor.catalog.image(1)])[0]
+    expected = processor._pixel_values(processor.catalog.image(1))[0]
     assert torch.equal(batch["pixel_values"][index[0, 0]], expected)
+
+
+class OneAtATime:
+    """An image processor that counts its pictures, and how many were in memory at once since they were opened."""
+
+    def __init__(self, image_processor, monkeypatch):
+        self.image_processor, self.loaded, self.most, self.number = image_processor, [], 0, 0
+        for module in (catalog_unimp, requests_unimp):
+            monkeypatch.setattr(module, "load_image", self.load)
+
+    def load(self, source, root=None):
+        picture = load_image(source, root)
+        self.loaded.append(weakref.ref(picture))
+        self.most = max(self.most, sum(reference() is not None for reference in self.loaded))
+        return picture
+
+    def __call__(self, images, return_tensors):
+        self.number += len(images)
+        return self.image_processor(images=images, return_tensors=return_tensors)
+
+
+def test_one_picture_at_a_time_is_held_at_its_own_size(monkeypatch, shared):
+    """A batch of photographs of 64 megapixels each would be 12 GB."""
+    model, processor = shared[0], make_processor(full_chunks=None)
+    requests = [
+        {"history": ["hat", {"image": draw_picture(93)}, "socks"]},
+        {"history": [{"image": {"bytes": png(draw_picture(94)), "path": None}}, "gloves", "hat"]},
+    ]
+    batch, features = processor(requests), processor.encode_pictures(model)
+    original = processor.image_processor
+    pictures = [processor.catalog.image(position) for position in (1, 5)]
+    expected = original(images=[pictures[0], draw_picture(93), pictures[1]], return_tensors="pt")["pixel_values"]
+    assert torch.equal(batch["pixel_values"][batch["image_index"][0]], expected)  # as all at once
+    del pictures
+    processor.image_processor = counter = OneAtATime(original, monkeypatch)
+    assert torch.equal(processor(requests)["pixel_values"], batch["pixel_values"])
+    assert (counter.number, counter.most) == (5, 1)
+    assert torch.equal(processor.encode_pictures(model), features)
+    processor.index_catalog(make_model(processor))
+    assert (counter.number, counter.most) == (15, 1)
 
 
 MIXED = [
@@ -267,6 +315,31 @@ def test_a_model_of_another_catalogue_is_refused(shared):
         processor.index_catalog(model)
 
 
+def test_indexing_tells_the_model_which_items_its_codes_stand_for(catalog):
+    processor = make_processor(catalog)
+    model = make_model(processor)
+    first = model.config.catalog_fingerprint
+    assert first == catalog.fingerprint
+    catalog.add([{"item_id": "cap"}])
+    assert first != catalog.fingerprint
+    processor.index_catalog(model)
+    assert model.config.catalog_fingerprint == catalog.fingerprint
+    model.config.catalog_fingerprint = None  # as of a model whose rows were given by hand
+    processor.index_catalog(model)
+    assert model.config.catalog_fingerprint == catalog.fingerprint
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_model_of_other_items_is_refused(shared, more):
+    model, processor = copy.deepcopy(shared[0]), make_processor()
+    ids = [*reversed(processor.catalog.item_ids), *["cap"] * more]
+    processor.catalog = Catalog.from_items([{"item_id": item_id} for item_id in ids])
+    with pytest.raises(ValueError, match=r"`model` was made for another catalogue .* first 8 item ids are not those"):
+        processor.index_catalog(model)
+    assert model.config.num_items == 8
+    assert model.config.catalog_fingerprint == shared[1].catalog.fingerprint
+
+
 def test_another_catalogue_brings_its_own_texts(processor):
     """What was remembered of the first one is forgotten."""
     processor({"history": ["shirt"]})
@@ -337,12 +410,6 @@ def test_every_catalogue_item_has_its_text(processor):
     for position in range(len(processor.catalog)):
         attributes = processor.catalog.attributes(position)
         assert processor.item_text_ids(position) == processor.format.item_text(attributes)
-
-
-def test_item_ids_of(processor):
-    first = processor.format.first_item_id
-    assert processor.item_ids_of([first + 2, 5, first - 1, first + 99, torch.tensor(first)]) == ["shoes", "shirt"]
-    assert make_catalog().item_ids[2] == "shoes"
 
 
 def test_replaced_items_are_what_they_have_become(shared):
