@@ -298,7 +298,7 @@ def test_prompts_that_a_backbone_cannot_read_are_refused(store, tmp_path):
     GPT2Config(n_positions=512).save_pretrained(tmp_path / "gpt2")
     for name in ("llama", "gpt2"):
         arguments = ModelArguments(vision="x", text=str(tmp_path / name), prompt_length=449)
-        with pytest.raises(ValueError, match=r"`prompt_length` is 449 .* the 512 .* at most 448"):
+        with pytest.raises(ValueError, match=r"`prompt_length` is 449 .* 512 positions: .*448 at most"):
             build(store, arguments)
 
 
