@@ -107,7 +107,7 @@ class DemoItem:
 
 
 def build_demo_store(
-    num_items: int = 400, num_users: int = 1000, seed: int = 0
+    num_items: int = 600, num_users: int = 1000, seed: int = 0
 ) -> tuple[datasets.Dataset, datasets.Dataset]:
     """Builds the two tables of the demo store.
 
@@ -131,7 +131,7 @@ def build_demo_store(
     return _items_table(items, seed), _interactions_table(items, num_users, seed)
 
 
-def demo_item_traits(num_items: int = 400, seed: int = 0) -> dict[str, DemoItem]:
+def demo_item_traits(num_items: int = 600, seed: int = 0) -> dict[str, DemoItem]:
     """Returns the truth behind `build_demo_store(num_items, ..., seed)`, by item id; for benchmarks and tests only."""
     return {item.item_id: item for item in _make_items(num_items, seed)}
 

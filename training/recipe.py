@@ -268,7 +268,7 @@ def _build_tiny(
     )
     # A random convolutional encoder: its pooled channels tell colours and textures apart without any training.
     vision_config = ResNetConfig(
-        embedding_size=64, hidden_sizes=[256], depths=[1], layer_type="basic", downsample_in_first_stage=False
+        embedding_size=128, hidden_sizes=[512], depths=[1], layer_type="basic", downsample_in_first_stage=False
     )
     config = UniMPConfig(vision_config=vision_config, text_config=text_config, **new_part)
     return UniMPForConditionalGeneration(config), processor
