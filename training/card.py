@@ -1,12 +1,32 @@
 """The model card that every checkpoint carries."""
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import PreTrainedModel
 
-METRIC_NAMES = {"hr": "Hit rate", "ndcg": "NDCG", "mrr": "MRR", "rmse": "RMSE", "mae": "MAE", "f1": "F1"}
+from .evaluation import headline
+
+METRIC_NAMES = {
+    "hr": "Hit rate",
+    "ndcg": "NDCG",
+    "mrr": "MRR",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "f1": "F1",
+    "precision": "Precision",
+    "recall": "Recall",
+    "bleu": "BLEU-4",
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L",
+    "meteor": "METEOR (exact matches)",
+}
+# What the arguments of a metric call its interval: the Hub has no other place for it.
+INTERVAL = "bootstrap_interval_95"
 
 
 def write_model_card(
@@ -27,30 +47,85 @@ def write_model_card(
         split (`str`): what they were measured on, see [`describe_split`].
     """
     name = folder.absolute().name
+    dataset = {"dataset_type": "custom", "dataset_name": split}
+    results = [
+        _result(task, metric, value, **dataset) for task, values in metrics.items() for metric, value in values.items()
+    ]
     data = ModelCardData(
         library_name="transformers",
         pipeline_tag="image-text-to-text",
         tags=["unimp", "recommendation", "personalization", "multimodal"],
         model_name=name,
-        eval_results=_results(metrics, split) or None,
+        eval_results=results or None,
     )
     folder.mkdir(parents=True, exist_ok=True)
     ModelCard(f"---\n{data.to_yaml()}\n---\n\n{_text(name, model, args, metrics, split)}").save(folder / "README.md")
 
 
-def _results(metrics: dict[str, dict[str, float]], split: str) -> list[EvalResult]:
-    return [
-        EvalResult(
-            task_type=f"unimp-{task}",
-            dataset_type="custom",
-            dataset_name=split,
-            metric_type=name,
-            metric_name=METRIC_NAMES.get(name.partition("@")[0], name),
-            metric_value=round(value, 4),
-        )
-        for task, values in metrics.items()
-        for name, value in values.items()
+def add_to_model_card(folder: Path, results: Mapping[str, Any]) -> None:
+    """
+    Write an evaluation's first figures into `README.md`: with their intervals (`metric_args`) into the `model-index`
+    that the Hub reads, and as a section. What an earlier evaluation on the same data set and split said is replaced.
+
+    Args:
+        folder (`Path`): a checkpoint's, with a model card.
+        results: with `dataset`, `split` and `title`, and `tasks` as of [`task_figures`].
+    """
+    path = folder / "README.md"
+    card = ModelCard.load(path)
+    dataset = {"dataset_type": results["dataset"], "dataset_config": results["split"], "dataset_split": "test"}
+    kept = [entry for entry in card.data.eval_results or () if any(getattr(entry, k) != v for k, v in dataset.items())]
+    card.data.eval_results = kept + [
+        _result(task, name, figure["value"], figure, dataset_name=results["title"], **dataset)
+        for task, table in results["tasks"].items()
+        for name, figure in headline(table["systems"]["model"]).items()
+        if figure["value"] is not None
     ]
+    card.data.model_name = card.data.model_name or folder.absolute().name
+    heading = f"## Evaluation: {results['title']}"
+    section = f"{heading}\n\n{markdown_table(results)}\n\n"
+    old = re.search(rf"{re.escape(heading)}\n.*?(?=^## |\Z)", card.text, re.DOTALL | re.MULTILINE)
+    before, after = (card.text[: old.start()], card.text[old.end() :]) if old else _around(card.text, "## Training")
+    card.text = before + section + after
+    card.save(path)
+
+
+def _around(text: str, heading: str) -> tuple[str, str]:
+    """What comes before a heading, and the rest; everything and nothing without it."""
+    before, found, after = text.partition(f"{heading}\n")
+    return (before, found + after) if found else (text.rstrip() + "\n\n", "")
+
+
+def markdown_table(results: Mapping[str, Any]) -> str:
+    """The first figures of every task and system, with their intervals, as a Markdown table."""
+    rows = ["| task | metric | system | value | 95% interval |", "|---|---|---|---|---|"]
+    for task, table in results["tasks"].items():
+        for system, metrics in table["systems"].items():
+            for name, figure in headline(metrics).items():
+                low, high = (_shown(figure[end]) for end in ("low", "high"))
+                interval = f"{low} to {high}" if low and high else ""
+                rows.append(f"| {task} | {name} | {system} | {_shown(figure['value'])} | {interval} |")
+    return "\n".join(rows)
+
+
+def _shown(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _result(
+    task: str, metric: str, value: float, interval: Mapping[str, float | None] | None = None, **dataset: str
+) -> EvalResult:
+    """A figure as the Hub knows it."""
+    ends = {} if interval is None else {end: interval[end] for end in ("low", "high") if interval[end] is not None}
+    kind, *cutoff = metric.partition("@")
+    return EvalResult(
+        task_type=f"unimp-{task}",
+        metric_type=metric,
+        metric_name="".join([METRIC_NAMES.get(kind, kind), *cutoff]),
+        metric_value=round(value, 4),
+        metric_args={INTERVAL: [round(end, 4) for end in ends.values()]} if len(ends) == 2 else None,
+        **dataset,
+    )
 
 
 def _text(name: str, model: PreTrainedModel, args: Any, metrics: dict[str, dict[str, float]], split: str) -> str:

@@ -1,10 +1,12 @@
 """Figures for the five tasks, each small enough to check by hand.
 
-Ranks are worked out once by [`target_ranks`]; every ranking figure is a function of them, one value a user, so that
-the same values give the mean, its interval and the comparison of two models.
+Ranks are worked out once by [`target_ranks`]; every ranking figure is a function of them, one value a row, so that
+the same values give the mean, its interval and the comparison of two models. [`figures`] counts every user once,
+however many rows they have.
 """
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,12 @@ import torch
 from torchmetrics.functional import mean_absolute_error, mean_squared_error
 
 CUTOFFS = (1, 3, 5, 10, 20)
+
+# A figure with the ends of its interval: `value`, `low`, `high`; `None` for what cannot be said.
+Figure = dict[str, float | None]
+
+# Numbers held at once while users are drawn anew.
+_MOST_NUMBERS = 20_000_000
 
 
 def target_ranks(scores: torch.Tensor | np.ndarray, target: torch.Tensor | np.ndarray) -> np.ndarray:
@@ -75,6 +83,20 @@ def ranking_values(ranks: Sequence[float] | np.ndarray, cutoffs: Sequence[int] =
     return {f"{name}@{k}": np.where(ranks <= k, gain, 0.0) for k in cutoffs for name, gain in gains.items()}
 
 
+def chance_values(num_items: np.ndarray, cutoffs: Sequence[int] = CUTOFFS) -> dict[str, np.ndarray]:
+    """What [`ranking_values`] are on average where items are ordered by chance: each rank is equally likely.
+
+    Args:
+        num_items (`np.ndarray` of shape `(num_users,)`): how many items there are to rank; 0 where the relevant one is
+            none of them.
+        cutoffs (`Sequence[int]`, *optional*, defaults to `(1, 3, 5, 10, 20)`): the values of k.
+    """
+    by_rank = ranking_values(np.arange(1, max(cutoffs) + 1), cutoffs)
+    totals = {name: np.append(0, np.cumsum(values)) for name, values in by_rank.items()}
+    places = np.minimum(num_items, max(cutoffs))
+    return {name: total[places] / np.maximum(num_items, 1) for name, total in totals.items()}
+
+
 def ranking_metrics(ranks: Sequence[float] | np.ndarray, cutoffs: Sequence[int] = CUTOFFS) -> dict[str, float]:
     """Means over the users of [`ranking_values`], with the same arguments, names and errors."""
     return {name: float(values.mean()) for name, values in ranking_values(ranks, cutoffs).items()}
@@ -125,12 +147,127 @@ def paired_ratio_interval(
     `b` counts as inf: the ratio has no upper end then. Arguments and errors are those of [`bootstrap_interval`];
     besides, `a` and `b` must be of one length and the mean of `b` above 0.
     """
-    a, b = _values(a, "a"), _values(b, "b")
-    if a.shape != b.shape or a.ndim != 1:
-        raise ValueError(f"`a` and `b` must have one value each a user, but got shapes {a.shape} and {b.shape}.")
+    a, b = _pair(a, b)
     if not b.mean() > 0:
         raise ValueError(f"`b` must have a mean above 0 to be divided by, but got {b.mean()}; compare differences.")
     return bootstrap_interval(np.stack([a, b], axis=1), _ratio_of_means, level, num_resamples, seed)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A figure in parts: what every row adds to it.
+
+    Attributes:
+        rows (`np.ndarray` of shape `(rows,)` or `(rows, parts)`): finite numbers.
+        statistic (`Callable`, *optional*): from the users' mean of the parts, `[..., parts]`, to the figure, `[...]`,
+            such as a root; without it the figure is the mean itself.
+    """
+
+    rows: np.ndarray
+    statistic: Callable[[np.ndarray], np.ndarray] | None = None
+
+    def __call__(self, means: np.ndarray) -> np.ndarray:
+        """The figure of means, `[..., parts]` to `[...]`."""
+        return means[..., 0] if self.statistic is None else self.statistic(means)
+
+    @property
+    def parts(self) -> np.ndarray:
+        """The rows as `[rows, parts]`."""
+        return _values(self.rows, "rows").reshape(len(self.rows), -1)
+
+
+def root_of_mean(squares: np.ndarray) -> Measured:
+    """A root mean square, of squares `[rows]`."""
+    return Measured(squares, lambda means: np.sqrt(means[..., 0]))
+
+
+def difference(a: Measured, b: Measured) -> Measured:
+    """How much more a figure is for one system than for another on the same rows."""
+    return _of_two(a, b, np.subtract)
+
+
+def ratio(a: Measured, b: Measured) -> Measured:
+    """How many times as much; where there is nothing of `b`, inf (or NaN, if of `a` neither)."""
+    return _of_two(a, b, lambda x, y: np.divide(x, y, where=y != 0, out=np.where(x > 0, np.inf, np.nan)))
+
+
+def _of_two(a: Measured, b: Measured, combine: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Measured:
+    if len(a.rows) != len(b.rows):
+        raise ValueError(f"`a` and `b` must be of the same rows, but got {len(a.rows)} and {len(b.rows)}.")
+    parts = [a.parts, b.parts]
+    split = parts[0].shape[1]
+    return Measured(np.hstack(parts), lambda means: combine(a(means[..., :split]), b(means[..., split:])))
+
+
+def user_means(rows: np.ndarray, users: Sequence[Any] | np.ndarray) -> np.ndarray:
+    """Means over the rows of each user, `[rows, parts]` to `[users, parts]`; users in the order of their ids."""
+    codes = np.unique(np.asarray(users), return_inverse=True)[1]
+    if len(codes) != len(rows):
+        raise ValueError(f"`users` must name the user of each of {len(rows)} rows, but got {len(codes)}.")
+    order = np.argsort(codes, kind="stable")
+    counts = np.bincount(codes)
+    return np.add.reduceat(rows[order], np.cumsum(counts) - counts, axis=0) / counts[:, None]
+
+
+def figures(
+    measured: Mapping[str, Measured],
+    users: Sequence[Any] | np.ndarray,
+    level: float = 0.95,
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Figure]:
+    """Figures with their intervals over users, by the percentile bootstrap.
+
+    A user counts once: with the mean over their rows. Users are drawn with all their rows, and the same ones for every
+    figure.
+
+    Args:
+        measured (`Mapping[str, Measured]`): by name; all of the same rows.
+        users (`Sequence` of length `rows`): whose row it is.
+        level, num_resamples, seed: as in [`bootstrap_interval`].
+
+    Returns:
+        `dict[str, dict]`: by name, `value`, `low` and `high`; `None` for one that is not finite.
+
+    Raises:
+        ValueError: if a value is not finite or the lengths differ.
+    """
+    if not measured:
+        return {}
+    parts = [figure.parts for figure in measured.values()]
+    means = user_means(np.hstack(parts), users)
+    resampled = _resampled_means(means, num_resamples, seed)
+    ends, results = np.cumsum([part.shape[1] for part in parts]), {}
+    for (name, figure), part, end in zip(measured.items(), parts, ends, strict=True):
+        own = slice(end - part.shape[1], end)
+        draws = figure(resampled[:, own])
+        # Without interpolation, because a resampled ratio may be inf.
+        low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
+        found = {"value": figure(means.mean(0)[own]), "low": low, "high": high}
+        results[name] = {key: float(value) if np.isfinite(value) else None for key, value in found.items()}
+    return results
+
+
+def _resampled_means(values: np.ndarray, num_resamples: int, seed: int) -> np.ndarray:
+    """Means of users drawn anew, `[users, parts]` to `[num_resamples, parts]`; the draws of [`bootstrap_interval`]."""
+    rng, num_users = np.random.default_rng(seed), len(values)
+    at_once, means = max(1, _MOST_NUMBERS // num_users), []
+    for start in range(0, num_resamples, at_once):
+        draws = [rng.integers(0, num_users, num_users) for _ in range(min(at_once, num_resamples - start))]
+        means.append(np.stack([np.bincount(draw, minlength=num_users) for draw in draws]) @ values / num_users)
+    return np.concatenate(means)
+
+
+def paired_difference_interval(
+    a: Sequence[float] | np.ndarray,
+    b: Sequence[float] | np.ndarray,
+    level: float = 0.95,
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """The interval of mean(a) - mean(b), paired as in [`paired_ratio_interval`]; `b` may be nothing but zeros."""
+    a, b = _pair(a, b)
+    return bootstrap_interval(a - b, level=level, num_resamples=num_resamples, seed=seed)
 
 
 def rating_metrics(
@@ -169,10 +306,15 @@ def selection_metrics(chosen: Sequence[Set[Any]], true: Sequence[Set[Any]]) -> d
     Raises:
         ValueError: if there is no request or the lengths differ.
     """
+    return {name: float(values.mean()) for name, values in selection_values(chosen, true).items()}
+
+
+def selection_values(chosen: Sequence[Set[Any]], true: Sequence[Set[Any]]) -> dict[str, np.ndarray]:
+    """The figures of [`selection_metrics`] for each request, with the same arguments, names and errors."""
     if len(chosen) != len(true) or not chosen:
         raise ValueError(f"`chosen` and `true` must have one set a request, but got {len(chosen)} and {len(true)}.")
-    figures = np.mean([_overlap(set(c), set(t)) for c, t in zip(chosen, true, strict=True)], axis=0)
-    return dict(zip(("precision", "recall", "f1"), figures.tolist(), strict=True))
+    values = np.array([_overlap(set(c), set(t)) for c, t in zip(chosen, true, strict=True)])
+    return dict(zip(("precision", "recall", "f1"), values.T, strict=True))
 
 
 def _overlap(chosen: set[Any], true: set[Any]) -> tuple[float, float, float]:
@@ -180,6 +322,13 @@ def _overlap(chosen: set[Any], true: set[Any]) -> tuple[float, float, float]:
         return 1.0, 1.0, 1.0
     both = len(chosen & true)
     return both / max(len(chosen), 1), both / max(len(true), 1), 2 * both / (len(chosen) + len(true))
+
+
+def _pair(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    a, b = _values(a, "a"), _values(b, "b")
+    if a.shape != b.shape or a.ndim != 1:
+        raise ValueError(f"`a` and `b` must have one value each a user, but got shapes {a.shape} and {b.shape}.")
+    return a, b
 
 
 def _ratio_of_means(pairs: np.ndarray) -> float:

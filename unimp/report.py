@@ -36,6 +36,27 @@ def print_metrics(result: Result) -> None:
     console.print(table)
 
 
+def print_evaluation(results: Mapping[str, Any]) -> None:
+    """Figures with their intervals, as of the command `unimp evaluate`."""
+    table = Table(title=Text(results["title"]))
+    for column in ("task", "metric", "system", "value", "95% interval"):
+        table.add_column(column)
+    for task, figures in results["tasks"].items():
+        for system, metrics in figures["systems"].items():
+            for name, figure in headline(metrics).items():
+                value, low, high = ("" if end is None else f"{end:.4f}" for end in figure.values())
+                table.add_row(task, name, system, value, f"{low} to {high}" if low else "")
+            table.add_section()
+    console.print(table)
+    for task, figures in results["tasks"].items():
+        if figures.get("without_rank"):
+            say(f"{task}: {figures['without_rank']:,} of {figures['rows']:,} answers are in the history already.")
+    counts = results["counts"]
+    say(
+        f"{counts['people']:,} people, {counts['items']:,} items, of which {counts['items_added']:,} new to the model."
+    )
+
+
 def describe(item: Mapping[str, Any]) -> str:
     """An item in a line: its title, or whatever attributes it has."""
     attributes = {key: flatten_value(value) for key, value in item.items() if key != "item_id"}

@@ -8,11 +8,18 @@ import torch
 from torchmetrics.functional.retrieval import retrieval_normalized_dcg, retrieval_reciprocal_rank
 
 from unimp.training.metrics import (
+    Measured,
     bootstrap_interval,
+    chance_values,
+    difference,
+    figures,
+    paired_difference_interval,
     paired_ratio_interval,
     ranking_metrics,
     ranking_values,
     rating_metrics,
+    ratio,
+    root_of_mean,
     selection_metrics,
     target_ranks,
 )
@@ -116,6 +123,73 @@ def test_a_ratio_without_an_upper_end():
     assert paired_ratio_interval([1.0] * 10, hits)[1] == INF
 
 
+def test_paired_difference_interval():
+    b = np.random.default_rng(0).random(200)
+    # A tenth more for every single user, whoever is drawn.
+    assert paired_difference_interval(b + 0.1, b) == pytest.approx((0.1, 0.1))
+    assert paired_difference_interval([0.0, 1.0], [0.0, 0.0]) == (0, 1)
+
+
+def test_chance_is_the_mean_over_all_ranks():
+    # Of 4 items each rank is equally likely, of 2 the ranks 3 and 4 do not exist, and 0 is never a hit.
+    values = chance_values(np.array([4, 2, 0]), cutoffs=(1, 3))
+    assert values["hr@1"].tolist() == [1 / 4, 1 / 2, 0]
+    assert values["hr@3"].tolist() == [3 / 4, 1, 0]
+    assert values["mrr@3"].tolist() == pytest.approx([(1 + 1 / 2 + 1 / 3) / 4, (1 + 1 / 2) / 2, 0])
+    assert values["ndcg@3"][1] == pytest.approx((1 + 1 / math.log2(3)) / 2)
+    every_rank = ranking_metrics(np.arange(1, 301))
+    assert {name: own[0] for name, own in chance_values(np.array([300])).items()} == pytest.approx(every_rank)
+
+
+def test_a_user_of_several_rows_counts_once():
+    # Ann has rows 1, 0, 1, 0 with mean 1/2, Bob a 1: the mean over users is 3/4, over rows it would be 3/5.
+    users = ["ann", "bob", "ann", "ann", "ann"]
+    found = figures({"hr": Measured(np.array([1.0, 1, 0, 1, 0]))}, users)["hr"]
+    # Two users drawn: twice Ann, 1/2, or twice Bob, 1.
+    assert found == {"value": 0.75, "low": 0.5, "high": 1.0}
+
+
+def test_intervals_are_over_users_not_rows():
+    hits = np.repeat(np.random.default_rng(0).integers(0, 2, 50), 20).astype(float)
+    clustered = figures({"hr": Measured(hits)}, np.repeat(np.arange(50), 20))["hr"]
+    single = figures({"hr": Measured(hits[::20])}, np.arange(50))["hr"]
+    assert clustered == pytest.approx(single)
+    assert (single["low"], single["high"]) == pytest.approx(bootstrap_interval(hits[::20]))
+
+
+def test_many_resamples_do_not_change_with_how_many_fit_into_memory(monkeypatch):
+    measured = {"hr": Measured(np.arange(30.0))}
+    whole = figures(measured, range(30))
+    monkeypatch.setattr("unimp.training.metrics._MOST_NUMBERS", 100)
+    assert figures(measured, range(30))["hr"] == pytest.approx(whole["hr"])
+
+
+def test_figures_that_are_no_mean():
+    # Ann's squares 1 and 4 have mean 2.5, Bob's is 9: the root of their mean.
+    measured = {"rmse": root_of_mean(np.array([1.0, 4, 9])), "mae": Measured(np.array([1.0, 2, 3]))}
+    found = figures(measured, ["ann", "ann", "bob"])
+    assert found["rmse"]["value"] == pytest.approx(math.sqrt(11.5 / 2))
+    assert found["rmse"]["low"] == pytest.approx(math.sqrt(2.5))
+    assert found["rmse"]["high"] == pytest.approx(3)
+    assert found["mae"]["value"] == pytest.approx((1.5 + 3) / 2)
+
+
+def test_two_systems_compared_in_pairs():
+    a, b = Measured(np.array([1.0, 0, 1, 0])), root_of_mean(np.array([1.0, 0, 1, 0]) / 4)
+    users = range(4)
+    found = figures({"difference": difference(a, b), "ratio": ratio(a, b)}, users)
+    # Means 1/2, and the root of 1/8.
+    assert found["difference"]["value"] == pytest.approx(1 / 2 - math.sqrt(1 / 8))
+    assert found["ratio"]["value"] == pytest.approx(1 / 2 / math.sqrt(1 / 8))
+    twice = Measured(2 * a.rows)
+    # None of four users drawn has a hit once in 16 times: 0 / 0 says nothing, so there is no upper end.
+    assert figures({"ratio": ratio(twice, a)}, users)["ratio"]["value"] == 2
+    assert figures({"difference": difference(twice, a)}, users)["difference"]["value"] == 0.5
+    assert figures({"ratio": ratio(a, Measured(np.zeros(4)))}, users)["ratio"] == dict.fromkeys(
+        ["value", "low", "high"]
+    )
+
+
 def test_rating_metrics():
     # Errors 1, -2, 0: squares 1, 4, 0.
     metrics = rating_metrics([4, 1, 3], [3, 3, 3])
@@ -148,6 +222,9 @@ WRONG = {
     "no values": (bootstrap_interval, ([],), "`values` is empty"),
     "infinite values": (bootstrap_interval, ([1.0, INF],), "`values` must be finite"),
     "level": (bootstrap_interval, ([1.0], np.mean, 95), "`level` must be between 0 and 1, but got 95"),
+    "rows without users": (figures, ({"a": Measured(np.ones(3))}, [1, 2]), "`users` .* each of 3 rows, but got 2"),
+    "rows of different lengths": (difference, (Measured(np.ones(3)), Measured(np.ones(2))), "but got 3 and 2"),
+    "unpaired difference": (paired_difference_interval, ([1.0, 2.0], [1.0]), "`a` and `b`"),
     "unpaired": (paired_ratio_interval, ([1.0, 2.0], [1.0]), "`a` and `b`"),
     "no b": (paired_ratio_interval, ([1.0], [0.0]), "`b` must have a mean above 0"),
     "no ratings": (rating_metrics, ([], []), "`predictions` is empty"),

@@ -1,0 +1,260 @@
+"""`unimp evaluate`, on a tiny model that was never trained and a tiny store."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from huggingface_hub.repocard_data import model_index_to_eval_results
+from PIL import Image
+from transformers import set_seed
+
+from unimp.evaluate import main
+from unimp.processing.demo_store import build_demo_store
+from unimp.processing.splits import cold_items, leave_one_out
+from unimp.processing.store import make_store, read_store, write_store
+from unimp.training.card import write_model_card
+from unimp.training.metrics import ranking_metrics
+from unimp.training.recipe import ModelArguments, build
+from unimp.training.trainer import UniMPTrainingConfig
+
+TINY = {
+    "hidden_size": 32,
+    "num_layers": 1,
+    "num_heads": 2,
+    "vocab_size": 400,
+    "image_size": 32,
+    "num_latents": 2,
+    "full_chunks": 1,
+    "item_text_length": 12,
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def save_model(store, folder):
+    set_seed(0)
+    model, processor = build(store, ModelArguments(**TINY))
+    for rows in model._row_modules():  # so that scores differ
+        torch.nn.init.normal_(rows.learned)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    write_model_card(folder, model, UniMPTrainingConfig(output_dir=str(folder)), {})
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with a data set and a model that knows its items."""
+    folder = tmp_path_factory.mktemp("home")
+    write_store(*build_demo_store(num_items=40, num_users=16), folder / "store")
+    save_model(read_store(folder / "store"), folder / "model")
+    return folder
+
+
+@pytest.fixture
+def evaluate(home, tmp_path):
+    def run(*options, model="model", dataset="store"):
+        folders = {"model": home / model, "dataset": home / dataset, "output_dir": tmp_path / "out"}
+        arguments = [f"--{name}={folder}" for name, folder in folders.items()]
+        assert main([*arguments, *options]) == 0
+        return json.loads((tmp_path / "out" / "results.json").read_text())
+
+    return run
+
+
+def test_everything_is_measured_written_and_shown(evaluate, home, tmp_path, capsys):
+    results = evaluate()
+    assert list(results["tasks"]) == ["recommend", "search", "rate", "explain", "select"]
+    assert results["title"] == "store, leave_one_out: each person's last event"
+    assert results["counts"]["people"] == results["counts"]["rows"] == 16
+    assert (results["counts"]["items"], results["counts"]["items_added"]) == (40, 0)
+    store = read_store(home / "store")
+    trained = sum(map(len, leave_one_out(store.interactions).train["item_id"]))
+    assert results["counts"]["train_events"] == trained
+    recommend = results["tasks"]["recommend"]
+    names = {"hr@1", "ndcg@5", "mrr@20", "hr@10_of_100", "coverage@10", "gini@10", "novelty@10", "diversity@10"}
+    assert names < set(recommend["systems"]["model"])
+    texts = {"bleu", "rouge1", "rouge2", "rougeL", "meteor", "rmse", "mae", "unreadable"}
+    assert texts <= set(results["tasks"]["explain"]["systems"]["model"])
+    figure = recommend["systems"]["model"]["hr@10"]
+    assert figure["low"] <= figure["value"] <= figure["high"]
+    assert recommend["systems"]["model"]["coverage@10"]["low"] is None
+    assert set(recommend["compared"]) == {"model / popularity", "model / random"}
+    assert sum(group["rows"] for group in recommend["strata"]["history_length"]) == 16
+    assert sum(group["rows"] for group in recommend["strata"]["popularity"]) == 16
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    plots = {"metrics.png", "hit_rate_by_history_length.png", "hit_rate_by_popularity.png"}
+    assert written == {"results.json", "ranks.npz", "table.md"} | plots
+    for name in plots:
+        assert len(set(Image.open(tmp_path / "out" / name).convert("L").get_flattened_data())) > 5
+    printed = capsys.readouterr().out
+    assert f"{figure['low']:.4f} to {figure['high']:.4f}" in printed
+    assert "16 people, 40 items, of which 0 new to the model." in printed
+
+
+def test_ranks_are_there_to_be_compared(evaluate, tmp_path):
+    results = evaluate("--tasks", "recommend", "rate")
+    assert list(results["tasks"]) == ["recommend", "rate"]
+    ranks = np.load(tmp_path / "out" / "ranks.npz")
+    assert set(ranks) == {"recommend/user_id", "recommend/item_id", "recommend/model", "recommend/popularity"}
+    assert len(set(ranks["recommend/user_id"].tolist())) == 16
+    found = {name: figure["value"] for name, figure in results["tasks"]["recommend"]["systems"]["model"].items()}
+    expected = ranking_metrics(ranks["recommend/model"])
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+    assert results["tasks"]["recommend"]["without_rank"] == int(np.isinf(ranks["recommend/model"]).sum())
+
+
+def test_two_processes_find_what_one_finds(evaluate, home, tmp_path):
+    options = ["--batch_size", "5", "--split", "leave_last_2"]
+    one = evaluate(*options)
+    assert one["counts"]["rows"] > one["counts"]["people"]
+    ranks = dict(np.load(tmp_path / "out" / "ranks.npz"))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    folders = [f"--model={home / 'model'}", f"--dataset={home / 'store'}", f"--output_dir={tmp_path / 'two'}"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [*launch, "-m", "unimp.evaluate", *folders, *options],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((tmp_path / "two" / "results.json").read_text()) == one
+    two = dict(np.load(tmp_path / "two" / "ranks.npz"))
+    assert {name: values.tolist() for name, values in two.items()} == {
+        name: values.tolist() for name, values in ranks.items()
+    }
+    assert done.stdout.count("Everything is in") == 1
+
+
+def test_the_model_card_tells_it_to_the_hub(evaluate, home):
+    def entries():
+        card = ModelCard.load(home / "model" / "README.md")
+        name, results = model_index_to_eval_results(card.data.to_dict()["model-index"])
+        assert name == "model"
+        return card, results
+
+    results = evaluate("--tasks", "recommend")
+    evaluate("--tasks", "rate", "--split", "user_holdout")
+    card, found = entries()
+    [hit_rate] = [entry for entry in found if entry.metric_type == "hr@10" and entry.dataset_config == "leave_one_out"]
+    figure = results["tasks"]["recommend"]["systems"]["model"]["hr@10"]
+    assert hit_rate.metric_value == round(figure["value"], 4)
+    assert hit_rate.metric_args == {"bootstrap_interval_95": [round(figure["low"], 4), round(figure["high"], 4)]}
+    assert (hit_rate.task_type, hit_rate.metric_name) == ("unimp-recommend", "Hit rate@10")
+    assert (hit_rate.dataset_type, hit_rate.dataset_split) == ("store", "test")
+    assert hit_rate.dataset_name == "store, leave_one_out: each person's last event"
+    assert {"rmse", "mae"} <= {entry.metric_type for entry in found if entry.dataset_config == "user_holdout"}
+    assert "## Evaluation: store, leave_one_out: each person's last event\n\n| task" in card.text
+    assert f"| recommend | hr@10 | model | {figure['value']:.4f} |" in card.text
+    assert card.text.index("## Evaluation: store, user_holdout") < card.text.index("## Training")
+    evaluate("--tasks", "recommend")  # again: it says the same once
+    again, same = entries()
+    assert len(same) == len(found)
+    assert sorted(again.text.split("\n")) == sorted(card.text.split("\n"))
+
+
+def test_items_that_the_model_does_not_know_are_added_to_it(evaluate, home, caplog):
+    """As a model trained without the held-out items would be evaluated on them."""
+    store = read_store(home / "store")
+    split = cold_items(store.interactions)
+    known = [item not in split.new_items for item in store.items["item_id"]]
+    kept = make_store(
+        store.items.select(np.flatnonzero(known)),
+        store.interactions.filter(lambda event: event["item_id"] not in split.new_items),
+    )
+    save_model(kept, home / "cold-model")
+    results = evaluate("--split", "cold_items", "--tasks", "recommend", model="cold-model")
+    assert results["counts"]["items_added"] == results["counts"]["items_not_to_be_trained"] == len(split.new_items)
+    [group] = results["tasks"]["recommend"]["strata"]["popularity"]
+    assert (group["group"], group["rows"]) == ("never", len(split.test))
+    assert results["tasks"]["recommend"]["systems"]["model"]["hr@20"]["value"] > 0
+    assert "was trained with" not in caplog.text
+    evaluate("--split", "cold_items", "--tasks", "recommend")  # the model of all items
+    assert f"was trained with {len(split.new_items)} of the {len(split.new_items)} items" in caplog.text
+
+
+def test_only_items_of_the_data_set_are_ranked(evaluate, home):
+    """The model knows 40 items, the data set has those that anyone chose."""
+    store = read_store(home / "store")
+    chosen = set(store.interactions["item_id"])
+    few = store.items.filter(lambda item: item["item_id"] in chosen)
+    few = few.select(range(15))
+    some = set(few["item_id"])
+    write_store(few, store.interactions.filter(lambda event: event["item_id"] in some), home / "small")
+    results = evaluate("--tasks", "search", dataset="small")
+    assert results["counts"]["items"] == 15
+    assert results["tasks"]["search"]["systems"]["random"]["hr@5"]["value"] == pytest.approx(5 / 15)
+
+
+def test_a_sample_of_people(evaluate, home):
+    card = (home / "model" / "README.md").read_text()
+    results = evaluate("--max_people", "5", "--tasks", "rate")
+    assert (home / "model" / "README.md").read_text() == card
+    assert (results["counts"]["people"], results["counts"]["people_of_split"]) == (5, 16)
+    assert results["settings"]["max_people"] == 5
+    assert results["title"].endswith("(5 of 16 people)")
+    assert evaluate("--max_people", "5", "--tasks", "rate") == results
+    assert evaluate("--max_people", "5", "--tasks", "rate", "--seed", "1") != results
+
+
+def test_the_output_is_in_the_models_folder_by_default(home, tmp_path):
+    shutil.copytree(home / "model", tmp_path / "model")
+    options = ["--tasks", "rate", "--split", "new_domain:category=coat"]
+    assert main([f"--model={tmp_path / 'model'}", f"--dataset={home / 'store'}", *options]) == 0
+    assert (tmp_path / "model" / "evaluation-new_domain-category-coat" / "results.json").is_file()
+
+
+def test_another_split_than_the_one_trained_with_is_told(evaluate, home, caplog):
+    path = home / "model" / "metrics.json"
+    path.write_text(json.dumps({"split": "leave_one_out: each person's last event"}))
+    try:
+        evaluate("--tasks", "rate")
+        assert "was trained with the split" not in caplog.text
+        evaluate("--tasks", "rate", "--split", "user_holdout")
+        assert "was trained with the split" in caplog.text
+    finally:
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--split", "leave_two_out"], "`split` must be one of leave_one_out, leave_last_N"),
+        (["--split", "new_domain:colour=red"], "no attribute 'colour'"),
+        (["--tasks", "recomend"], "`task` must be one of recommend"),
+        (["--batch_size", "0"], "`batch_size` must be at least 1, got 0"),
+        (["--max_people", "0"], "`max_people` must be at least 1, got 0"),
+        (["--rating_range", "1"], "`rating_range` must be the lowest and the highest"),
+    ],
+)
+def test_wrong_options_are_refused(evaluate, options, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(*options)
+
+
+def test_a_data_set_without_answers_is_refused(evaluate, home):
+    store = read_store(home / "store")
+    write_store(store.items, store.interactions.remove_columns("query"), home / "no-queries")
+    with pytest.raises(ValueError, match="has nobody with an answer to search"):
+        evaluate("--tasks", "search", dataset="no-queries")
+
+
+def test_events_that_the_model_cannot_read_are_refused(evaluate, home):
+    store = read_store(home / "store")
+    stars = store.interactions.map(lambda event: {"rating": event["rating"] and 2 * event["rating"]})
+    write_store(store.items, stars, home / "ten-stars")
+    with pytest.raises(ValueError, match="`rating` must lie within"):
+        evaluate(dataset="ten-stars")

@@ -1,0 +1,286 @@
+"""`unimp evaluate`: how good a model is on a data set, in figures with intervals, a table and plots."""
+
+import json
+import logging
+import random
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+from transformers import PreTrainedModel
+
+from .processing import TASKS, Catalog, Columns, UniMPProcessor
+from .processing.catalog_unimp import AVAILABLE
+from .processing.splits import Split, make_split
+from .processing.store import Store, as_table, read_store
+from .processing.tasks_unimp import get_task
+from .report import print_evaluation, say
+from .training.card import add_to_model_card, markdown_table
+from .training.continued import check_events
+from .training.evaluation import TaskResult, describe_split, evaluate_tasks
+from .training.figures import LEVEL, NUM_RESAMPLES, task_figures
+from .training.held_out import NUM_CANDIDATES
+from .training.item_encoder import item_features
+from .training.mixture import MixtureSettings
+from .training.plots import plot_results
+from .training.recipe import load
+
+logger = logging.getLogger(__name__)
+
+RESULTS_FILE, RANKS_FILE, TABLE_FILE = "results.json", "ranks.npz", "table.md"
+# Pictures' features are kept in memory up to so many bytes; beyond it each batch encodes its own.
+MOST_FEATURE_BYTES = 2 * 2**30
+
+
+@dataclass(kw_only=True)
+class EvaluateArguments:
+    """Options of `unimp evaluate`."""
+
+    model: str = field(metadata={"help": "Folder or Hub id of a trained model."})
+    dataset: str = field(metadata={"help": "Folder with items.*, interactions.* and, if there are any, images/."})
+    split: str = field(
+        default="leave_one_out",
+        metadata={
+            "help": "What is held out: `leave_one_out`, `leave_last_N`, `user_holdout`, `cold_items` or "
+            "`new_domain:COLUMN=VALUE`; the one that the model was trained with."
+        },
+    )
+    tasks: list[str] = field(
+        default_factory=lambda: list(TASKS),
+        metadata={"help": "Which tasks; by default all that the data has answers for."},
+    )
+    output_dir: str | None = field(
+        default=None, metadata={"help": "Where the results go; by default `evaluation-SPLIT` in the model's folder."}
+    )
+    batch_size: int = field(default=64, metadata={"help": "Requests answered at once."})
+    seed: int = field(default=0, metadata={"help": "Of candidates, intervals and `max_people`, but not of the split."})
+    max_people: int | None = field(
+        default=None,
+        metadata={
+            "help": "Evaluate so many people only, drawn by chance, for a quick look: it does not enter the card."
+        },
+    )
+    rating_range: list[float] | None = field(
+        default=None,
+        metadata={"help": "Lowest and highest rating; one outside counts as missing. By default every one is taken."},
+    )
+    item_encoder: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder or Hub id of the text encoder that the model was made with, if it was and the data set "
+            "has items that it does not know."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "max_people"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        if self.rating_range is not None and len(self.rating_range) != 2:
+            raise ValueError(f"`rating_range` must be the lowest and the highest rating, got {self.rating_range}.")
+        for task in self.tasks:
+            get_task(task)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command; returns the exit status."""
+    from .cli import parse
+
+    options = parse(arguments, EvaluateArguments)[0]
+    state = PartialState(cpu=not torch.accelerator.is_available())
+    if not state.is_main_process:
+        logging.getLogger("unimp").setLevel(logging.ERROR)
+    folder = _output_dir(options)
+    results, by_task = evaluate_model(options, state.device)
+    if state.is_main_process:
+        write_results(results, by_task, folder)
+        whole = results["counts"]["people"] == results["counts"]["people_of_split"]
+        if whole and Path(options.model, "README.md").is_file():  # a quick look is nothing to be quoted
+            add_to_model_card(Path(options.model), results)
+        print_evaluation(results)
+        say(f"\nEverything is in {folder}.")
+    state.wait_for_everyone()
+    return 0
+
+
+def _output_dir(options: EvaluateArguments) -> Path:
+    name = "evaluation-" + re.sub(r"[^\w.-]+", "-", options.split)
+    parent = Path(options.model) if Path(options.model).is_dir() else Path()
+    return Path(options.output_dir) if options.output_dir is not None else parent / name
+
+
+def evaluate_model(options: EvaluateArguments, device: Any = "cpu") -> tuple[dict[str, Any], dict[str, TaskResult]]:
+    """
+    Evaluate as the options say. Items of the data set that the model does not know are added to it, in memory; answers
+    are ranked among the data set's items.
+
+    Returns:
+        What is written as JSON: `model`, `dataset`, `split`, `title`, `settings`, `counts` and `tasks` as of
+        [`task_figures`]; and by task what they are made of.
+    """
+    store = read_store(options.dataset, rating_range=options.rating_range)
+    split = make_split(store, options.split)
+    model, processor = load(options.model)
+    check_events(store.interactions, processor)
+    _warn_of_another_split(options)
+    model = model.eval().to(device)
+    num_known = len(processor.catalog)
+    add_items(model, processor, store, options.item_encoder)
+    _warn_of_trained_items(model, processor, split)
+    test = _some_people(split.test, options.max_people, options.seed)
+    by_task = evaluate_tasks(
+        model,
+        processor,
+        test,
+        split.train,
+        options.tasks,
+        item_ids=store.items[Columns.ITEM_ID][:],
+        batch_size=options.batch_size,
+        seed=options.seed,
+        catalog_features=picture_features(model, processor),
+    )
+    if not by_task:
+        raise ValueError(f"`dataset` {options.dataset} has nobody with an answer to {', '.join(options.tasks)}.")
+    name = Path(options.dataset).absolute().name
+    results = {
+        "model": options.model,
+        "dataset": name,
+        "split": split.name,
+        "title": f"{name}, {describe_split(split.name)}",
+        "settings": _settings(options),
+        "counts": _counts(store, split, test) | {"items_added": len(processor.catalog) - num_known},
+        "tasks": task_figures(by_task, split.train, options.seed),
+    }
+    if len(test) < len(split.test):
+        results["title"] += f" ({results['counts']['people']:,} of {results['counts']['people_of_split']:,} people)"
+    return results, by_task
+
+
+def _settings(options: EvaluateArguments) -> dict[str, Any]:
+    return {
+        "seed": options.seed,
+        "batch_size": options.batch_size,
+        "max_people": options.max_people,
+        "rating_range": options.rating_range,
+        "history_window": MixtureSettings().history_window,
+        "candidates": NUM_CANDIDATES,
+        "interval": f"{LEVEL:.0%} percentile bootstrap over people, {NUM_RESAMPLES} draws",
+    }
+
+
+def _counts(store: Store, split: Split, test: Dataset) -> dict[str, int]:
+    return {
+        "items": len(store.items),
+        "events": len(store.interactions),
+        "train_events": int(pc.sum(pc.list_value_length(as_table(split.train)[Columns.ITEM_ID])).as_py()),
+        "people": len(test.unique(Columns.USER_ID)),
+        "people_of_split": len(split.test.unique(Columns.USER_ID)),
+        "rows": len(test),
+        "items_not_to_be_trained": len(split.new_items),
+    }
+
+
+def _some_people(test: Dataset, max_people: int | None, seed: int) -> Dataset:
+    """The rows of so many people, drawn by chance; all of them where there are no more."""
+    people = test.unique(Columns.USER_ID)
+    if max_people is None or max_people >= len(people):
+        return test
+    drawn = set(random.Random(seed).sample(sorted(people), max_people))
+    logger.info("%s of %s people are evaluated.", f"{max_people:,}", f"{len(people):,}")
+    table = as_table(test)  # not `Dataset.select`, which keeps a list of row numbers
+    return Dataset(table.filter([user in drawn for user in table[Columns.USER_ID].to_pylist()]))
+
+
+def _warn_of_another_split(options: EvaluateArguments) -> None:
+    path = Path(options.model, "metrics.json")
+    trained_with = json.loads(path.read_text(encoding="utf-8")).get("split", "") if path.is_file() else ""
+    if trained_with and trained_with.partition(":")[0] not in (options.split, options.split.partition(":")[0]):
+        logger.warning(
+            "The model was trained with the split %r: if that was on this data set, it may have been trained on what "
+            "%r tests.",
+            trained_with,
+            options.split,
+        )
+
+
+def _warn_of_trained_items(model: PreTrainedModel, processor: UniMPProcessor, split: Split) -> None:
+    """An item that was added after training has nothing learned in its row."""
+    codes = [processor.catalog.position(item_id) for item_id in split.new_items]
+    if trained := int(model.model.item_rows.learned[codes].any(dim=-1).sum()):
+        logger.warning(
+            "The model was trained with %s of the %s items that %r holds out: its figures say nothing of new items.",
+            f"{trained:,}",
+            f"{len(codes):,}",
+            split.name,
+        )
+
+
+def add_items(model: PreTrainedModel, processor: UniMPProcessor, store: Store, item_encoder: str | None = None) -> int:
+    """
+    Add the items of a store that a model does not know, known by what they are alone; returns how many.
+
+    Args:
+        model ([`UniMPForConditionalGeneration`]), processor ([`UniMPProcessor`]): changed in place.
+        store ([`Store`]): the items.
+        item_encoder (`str`, *optional*): folder or Hub id of the text encoder that the model's item features are of.
+
+    Raises:
+        `ValueError`: the model has item features and `item_encoder` is missing.
+    """
+    catalog, table = processor.catalog, as_table(store.items)
+    table = table.filter([item_id not in catalog for item_id in table[Columns.ITEM_ID].to_pylist()])
+    if not len(table):
+        return 0
+    items = Catalog(table)
+    items.embed_images()
+    if model.config.item_feature_size and item_encoder is None:
+        raise ValueError(
+            f"`item_encoder` is needed: the model has features of such an encoder, and does not know {len(items)} "
+            "items of the data set."
+        )
+    added = catalog.add(items.table.drop_columns(AVAILABLE).to_pylist())
+    features = item_features(item_encoder, catalog, added) if model.config.item_feature_size else None
+    processor.index_catalog(model, features=features)
+    logger.info("%s items of the data set are new to the model: known by what they are.", f"{len(added):,}")
+    return len(added)
+
+
+def picture_features(model: PreTrainedModel, processor: UniMPProcessor) -> Any:
+    """[`UniMPProcessor.encode_pictures`], or `None` where there is no picture or too much to hold in memory."""
+    catalog = processor.catalog
+    pictured = next((code for code in range(len(catalog)) if catalog.has_image(code)), None)
+    if pictured is None:
+        return None
+    pixels = processor.image_processor(images=[catalog.image(pictured)], return_tensors="pt")["pixel_values"]
+    one = model.get_image_features(pixels.to(model.device))
+    return processor.encode_pictures(model) if 4 * one.numel() * len(catalog) <= MOST_FEATURE_BYTES else None
+
+
+def write_results(results: Mapping[str, Any], by_task: Mapping[str, TaskResult], folder: Path) -> None:
+    """
+    Write `results.json`, `table.md`, plots, and `ranks.npz`: for every task that ranks, `TASK/user_id`, `TASK/item_id`
+    and `TASK/SYSTEM`, a rank a row, so that another system can be compared in pairs.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(results, indent=2, allow_nan=False)
+    (folder / RESULTS_FILE).write_text(text + "\n", encoding="utf-8")
+    (folder / TABLE_FILE).write_text(f"{results['title']}\n\n{markdown_table(results)}\n", encoding="utf-8")
+    ranks = {}
+    for task, result in by_task.items():
+        if result.ranks:
+            ranks |= {f"{task}/user_id": result.samples.users, f"{task}/item_id": result.samples.items}
+            ranks |= {f"{task}/{system}": values for system, values in result.ranks.items()}
+    np.savez_compressed(folder / RANKS_FILE, **ranks)
+    plot_results(results, folder)
+
+
+if __name__ == "__main__":  # for launchers, which start a module: several processes share the work
+    sys.exit(main(sys.argv[1:]))
