@@ -8,6 +8,7 @@ PACKAGES = {
     "unimp": "unimp",
     "unimp.modeling_unimp": "modeling_unimp",
     "unimp.processing": "processing",
+    "unimp.processing.loaders": "processing/loaders",
     "unimp.training": "training",
 }
 
@@ -25,6 +26,7 @@ setup(
         "accelerate>=1.15",
         "datasets>=5.2",
         "huggingface_hub>=2.4",
+        "matplotlib>=3.11",
         "numpy>=2.0",
         "pandas>=3.0",
         "peft>=0.21",
@@ -32,6 +34,8 @@ setup(
         "pyarrow>=20.0",
         "pyyaml>=6.0",
         "rich>=14.0",
+        "rouge-score>=0.1.2",
+        "sacrebleu>=2.6",
         "safetensors>=0.8",
         "tokenizers>=0.23",
         "torch>=2.13",

@@ -70,8 +70,8 @@ class UniMPConfig(PreTrainedConfig):
             Factor from a code's row to its input embedding; the square root of the row's width by default.
         item_dropout (`float`, defaults to 0.0):
             How often, in training, an item is known by its content alone, as a new one would be.
-        num_behaviors (`int`, defaults to 64):
-            Rows of the table of event behaviours (rating, kind, time gap); row 0 means none.
+        num_behaviors (`int`, defaults to 96):
+            Rows of the table of event behaviours (rating, kind, time gap, period); row 0 means none.
         tie_item_embeddings (`bool`, defaults to `True`):
             Whether the input and output sides share the item rows.
         num_latents, resampler_depth, resampler_heads, resampler_head_dim (`int`):
@@ -127,7 +127,7 @@ class UniMPConfig(PreTrainedConfig):
     item_feature_size: int = 0
     item_embedding_scale: float | None = None
     item_dropout: float = 0.0
-    num_behaviors: int = 64
+    num_behaviors: int = 96
     tie_item_embeddings: bool = True
     num_latents: int = 8
     resampler_depth: int = 1

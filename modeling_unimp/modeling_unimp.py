@@ -459,21 +459,34 @@ class UniMPForConditionalGeneration(ItemDecodingMixin, UniMPPreTrainedModel, Gen
         return logits
 
     def _label_log_probs(
-        self, hidden_states: torch.Tensor, input_ids: torch.Tensor, labels: torch.Tensor, output_rows: torch.Tensor
-    ) -> torch.Tensor:
-        """Log-probability of every label, `[batch, tokens]`; only labelled positions reach a vocabulary."""
+        self,
+        hidden_states: torch.Tensor,
+        input_ids: torch.Tensor,
+        labels: torch.Tensor,
+        later_labels: torch.Tensor | None,
+        output_rows: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """
+        Log-probability of every label, `[batch, tokens]`, and of what `later_labels` has beside them; only labelled
+        positions reach a vocabulary.
+        """
         labelled = labels[:, 1:] != -100
         precedes_item = self._precedes_item(input_ids[:, :-1])
         text, items = labelled & ~precedes_item, labelled & precedes_item
-        text_targets, item_targets = labels[:, 1:][text], self._item_targets(labels[:, 1:][items])
         log_probs = hidden_states.new_zeros(labels.shape, dtype=torch.float32)
-        for kind, targets, logits in (
-            (text, text_targets, self.text_logits(hidden_states[:, :-1][text])),
-            (items, item_targets, self.item_logits(hidden_states[:, :-1][items], output_rows)),
-        ):
-            picked = -nn.functional.cross_entropy(logits.float(), targets, reduction="none")
-            log_probs[:, 1:] = log_probs[:, 1:].masked_scatter(kind, picked)
-        return log_probs
+        text_logits = self.text_logits(hidden_states[:, :-1][text]).float()
+        picked = -nn.functional.cross_entropy(text_logits, labels[:, 1:][text], reduction="none")
+        log_probs[:, 1:] = log_probs[:, 1:].masked_scatter(text, picked)
+        item_log_probs = self.item_logits(hidden_states[:, :-1][items], output_rows).float().log_softmax(-1)
+        picked = item_log_probs.gather(-1, self._item_targets(labels[:, 1:][items])[:, None])
+        log_probs[:, 1:] = log_probs[:, 1:].masked_scatter(items, picked)
+        if later_labels is None:
+            return log_probs, None
+        later = later_labels[:, 1:][items]
+        picked = item_log_probs.gather(-1, self._item_targets(later).clamp(min=0)) * (later != -100)
+        later_log_probs = log_probs.new_zeros(later_labels.shape)
+        later_log_probs[:, 1:] = later_log_probs[:, 1:].masked_scatter(items[..., None], picked)
+        return log_probs, later_log_probs
 
     def _item_targets(self, labels: torch.Tensor) -> torch.Tensor:
         """Columns of `item_logits` for item labels: 0 for the end of the chunk, then the items."""
@@ -496,6 +509,7 @@ class UniMPForConditionalGeneration(ItemDecodingMixin, UniMPPreTrainedModel, Gen
         prefill: UniMPPrefill | None = None,
         inputs_embeds: None = None,
         labels: torch.LongTensor | None = None,
+        later_labels: torch.LongTensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         num_items_in_batch: torch.Tensor | int | None = None,
         use_cache: bool | None = None,
@@ -525,6 +539,9 @@ class UniMPForConditionalGeneration(ItemDecodingMixin, UniMPPreTrainedModel, Gen
             labels (`torch.LongTensor` of shape `(batch, tokens)`, *optional*):
                 Tokens to predict, -100 elsewhere; shifted inside. With labels, only the positions before one reach a
                 vocabulary: `log_probs` and `loss` are returned, `logits` are not.
+            later_labels (`torch.LongTensor` of shape `(batch, tokens, later)`, *optional*):
+                Beside an item label, the items that come after it, -100 for none: how probable they are at the same
+                position is returned as `later_log_probs`.
         """
         if inputs_embeds is not None:
             raise ValueError("`inputs_embeds` is not supported: give `input_ids`.")
@@ -545,18 +562,21 @@ class UniMPForConditionalGeneration(ItemDecodingMixin, UniMPPreTrainedModel, Gen
             use_cache=False if use_cache is None and labels is not None else use_cache,
             **kwargs,
         )
-        logits = log_probs = loss = None
+        logits = log_probs = later_log_probs = loss = None
         if labels is None:
             hidden_states = slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep)
             precedes_item = slice_logits_to_keep(self._precedes_item(input_ids)[..., None], logits_to_keep)[..., 0]
             logits = self._joint_logits(hidden_states, precedes_item, item_rows[1])
         else:
-            log_probs = self._label_log_probs(outputs.last_hidden_state, input_ids, labels, item_rows[1])
+            log_probs, later_log_probs = self._label_log_probs(
+                outputs.last_hidden_state, input_ids, labels, later_labels, item_rows[1]
+            )
             count = (labels[:, 1:] != -100).sum() if num_items_in_batch is None else num_items_in_batch
             loss = -log_probs.sum() / torch.as_tensor(count).clamp(min=1)
         return UniMPCausalLMOutput(
             loss=loss,
             log_probs=log_probs,
+            later_log_probs=later_log_probs,
             logits=logits,
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,

@@ -44,6 +44,7 @@ class UniMPCausalLMOutput(ModelOutput):
     Attributes:
         loss: mean negative log-probability of the labels, when `labels` are given.
         log_probs: `[batch, tokens]`, log-probability of each label given all before it; 0 where there is none.
+        later_log_probs: `[batch, tokens, later]`, of the `later_labels`, where they are given.
         logits: `[batch, kept tokens, config.vocab_size]`, when no `labels` are given.
         past_key_values, hidden_states, attentions: the decoder's.
         prefill: the [`UniMPPrefill`] for the tokens to come.
@@ -51,6 +52,7 @@ class UniMPCausalLMOutput(ModelOutput):
 
     loss: torch.Tensor | None = None
     log_probs: torch.Tensor | None = None
+    later_log_probs: torch.Tensor | None = None
     logits: torch.Tensor | None = None
     past_key_values: Cache | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None

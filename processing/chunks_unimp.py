@@ -1,5 +1,6 @@
 """The chunk format: how one event of a history becomes tokens, in training and inference alike."""
 
+import bisect
 import math
 import numbers
 from collections.abc import Sequence
@@ -21,9 +22,13 @@ NO_ROLE, ITEM_ROLE, RATING_ROLE, EXPLANATION_ROLE = range(4)
 TEXT_ROLES = {Columns.RATING: RATING_ROLE, Columns.EXPLANATION: EXPLANATION_ROLE}
 
 # Rows of the behaviour table (0: none), by kind of behaviour. An event carries one of each.
-RATING_BUCKETS, GAP_BUCKETS = 10, 20
-FIRST_RATING, FIRST_GAP, FIRST_KIND = 1, 1 + RATING_BUCKETS, 1 + RATING_BUCKETS + GAP_BUCKETS
-NO_BEHAVIOR = (0, 0, 0)
+RATING_BUCKETS, GAP_BUCKETS, PERIOD_BUCKETS = 10, 20, 32
+FIRST_RATING = 1
+FIRST_GAP = FIRST_RATING + RATING_BUCKETS
+FIRST_PERIOD = FIRST_GAP + GAP_BUCKETS
+FIRST_KIND = FIRST_PERIOD + PERIOD_BUCKETS
+Behaviors = tuple[int, int, int, int]  # rating, kind, gap, period
+NO_BEHAVIOR = (0, 0, 0, 0)
 
 
 @dataclass
@@ -32,13 +37,13 @@ class Tokens:
 
     ids: list[int] = field(default_factory=list)
     roles: list[int] = field(default_factory=list)
-    behaviors: list[tuple[int, int, int]] = field(default_factory=list)
+    behaviors: list[Behaviors] = field(default_factory=list)
     images: list[int] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def add(self, ids: Sequence[int], role: int = NO_ROLE, behaviors: tuple[int, int, int] = NO_BEHAVIOR) -> "Tokens":
+    def add(self, ids: Sequence[int], role: int = NO_ROLE, behaviors: Behaviors = NO_BEHAVIOR) -> "Tokens":
         """Append tokens that share a role and behaviours."""
         self.ids += ids
         self.roles += [role] * len(ids)
@@ -64,6 +69,7 @@ class Event:
         text_ids: the item's attributes as tokens.
         image: number of its picture in this batch, if it has one.
         rating, explanation, behavior: what the person did with it.
+        time: seconds since 1970.
         gap: seconds since the event before.
     """
 
@@ -73,6 +79,7 @@ class Event:
     rating: float | None = None
     explanation: str | None = None
     behavior: str | None = None
+    time: float | None = None
     gap: float | None = None
 
 
@@ -96,6 +103,16 @@ def rating_scale(rating_range: Any, rating_levels: Any = None) -> tuple[list[flo
     return scale, levels
 
 
+def check_periods(periods: Any) -> list[float]:
+    """`periods` of a [`ChunkFormat`], or a `ValueError`."""
+    times = _floats(periods)
+    if times is None or len(times) >= PERIOD_BUCKETS or times != sorted(times):
+        raise ValueError(
+            f"`periods` must be at most {PERIOD_BUCKETS - 1} times in seconds, ascending, got {shown(periods)}."
+        )
+    return times
+
+
 def _floats(values: Any) -> list[float] | None:
     """`None` for what is no list of finite numbers."""
     if not is_list(values) or not all(isinstance(value, numbers.Real) for value in values):
@@ -115,6 +132,8 @@ class ChunkFormat:
             before the item, so that every step of a history is a next-item target.
         rating_range (`tuple[float, float]`): lowest and highest rating.
         behavior_kinds (`Sequence[str]`): kinds of events, such as purchase and view.
+        periods (`Sequence[float]`): times, ascending, at which a new period of the calendar begins: what was bought
+            depends on when. At most 31; seconds since 1970.
         max_words (`int`): words kept of a text field.
         item_text_length (`int`): tokens kept of an item's text.
     """
@@ -126,6 +145,7 @@ class ChunkFormat:
         order: str,
         rating_range: tuple[float, float],
         behavior_kinds: Sequence[str],
+        periods: Sequence[float],
         max_words: int,
         item_text_length: int,
     ) -> None:
@@ -137,6 +157,7 @@ class ChunkFormat:
         self.order = order
         self.rating_range = tuple(rating_range)
         self.behavior_kinds = list(behavior_kinds)
+        self.periods = list(periods)
         self.max_words = max_words
         self.item_text_length = item_text_length
 
@@ -201,13 +222,15 @@ class ChunkFormat:
         """Whether a rating lies within `rating_range`."""
         return self.rating_range[0] <= rating <= self.rating_range[1]
 
-    def _behaviors(self, event: Event, task: Task) -> tuple[int, int, int]:
-        rating = kind = gap = 0
+    def _behaviors(self, event: Event, task: Task) -> Behaviors:
+        rating = kind = gap = period = 0
         if event.rating is not None and Columns.RATING not in task.shows:  # a rating to be predicted is not given away
             low, high = self.rating_range
             rating = FIRST_RATING + round((event.rating - low) / max(high - low, 1e-9) * (RATING_BUCKETS - 1))
         if event.gap is not None:
             gap = FIRST_GAP + min(GAP_BUCKETS - 1, int(math.log2(1 + max(0.0, event.gap)) / 1.5))
+        if event.time is not None and self.periods:
+            period = FIRST_PERIOD + bisect.bisect_right(self.periods, event.time)
         if event.behavior is not None:
             kind = FIRST_KIND + self.behavior_kinds.index(event.behavior)
-        return rating, kind, gap
+        return rating, kind, gap, period

@@ -21,6 +21,7 @@ from .chunks_unimp import (
     ChunkFormat,
     Event,
     Tokens,
+    check_periods,
     rating_scale,
 )
 from .columns_unimp import Columns
@@ -64,7 +65,7 @@ class UniMPProcessor(ProcessorMixin):
         full_chunks (`int`, *optional*, defaults to 5): most recent history items shown with picture and attributes,
             the older ones as their code alone; `None` for all.
         max_length (`int`, defaults to 1024): tokens of a prompt. Of a longer history the oldest chunks are left out.
-        rating_range, behavior_kinds, max_words, item_text_length: see [`ChunkFormat`].
+        rating_range, behavior_kinds, periods, max_words, item_text_length: see [`ChunkFormat`].
         rating_levels (`Sequence[float]`, *optional*): ratings that people give; by default the whole numbers within
             `rating_range`, or its two ends where there is none.
     """
@@ -80,6 +81,7 @@ class UniMPProcessor(ProcessorMixin):
         rating_range: Sequence[float] = (1.0, 5.0),
         rating_levels: Sequence[float] | None = None,
         behavior_kinds: Sequence[str] = (),
+        periods: Sequence[float] = (),
         max_words: int = 20,
         item_text_length: int = 64,
     ) -> None:
@@ -97,6 +99,7 @@ class UniMPProcessor(ProcessorMixin):
         self.max_length = max_length
         self.rating_range, self.rating_levels = rating_scale(rating_range, rating_levels)
         self.behavior_kinds = list(behavior_kinds)
+        self.periods = check_periods(periods)
         self.max_words = max_words
         self.item_text_length = item_text_length
         self.catalog = None
@@ -142,6 +145,7 @@ class UniMPProcessor(ProcessorMixin):
             self.order,
             self.rating_range,
             self.behavior_kinds,
+            self.periods,
             self.max_words,
             self.item_text_length,
         )
@@ -293,7 +297,7 @@ class UniMPProcessor(ProcessorMixin):
 
         Returns:
             `BatchFeature`: left-padded `input_ids`, `attention_mask` (`[batch, tokens]`), `behavior_ids`
-            (`[batch, tokens, 3]`), the distinct pictures and `image_index` (`[batch, images]`) and never-seen
+            (`[batch, tokens, 4]`), the distinct pictures and `image_index` (`[batch, images]`) and never-seen
             items where there are any.
         """
         samples, tasks = match_tasks(samples, task)
@@ -423,12 +427,12 @@ class UniMPProcessor(ProcessorMixin):
             time = seconds(entry.get(Columns.TIMESTAMP))
             gap = None if time is None or before is None else time - before
             before = before if time is None else time
-            checked.append(self._entry(entry, name, gap, chunk_format))
+            checked.append(self._entry(entry, name, {"time": time, "gap": gap}, chunk_format))
         return checked
 
-    def _entry(self, entry: Mapping[str, Any], where: str, gap: float | None, chunk_format: ChunkFormat) -> Entry:
+    def _entry(self, entry: Mapping[str, Any], where: str, when: dict, chunk_format: ChunkFormat) -> Entry:
         item_id = entry.get(Columns.ITEM_ID)
-        event = self._what_happened(entry, chunk_format) | {"gap": gap}
+        event = self._what_happened(entry, chunk_format) | when
         if item_id in self.catalog:
             return Entry(self.catalog.position(item_id), {}, None, event)
         names = dict.fromkeys((*self.catalog.attribute_names, *entry))  # in the order that the catalogue's texts have

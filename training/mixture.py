@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
+from torch import nn
 from torch.utils.data import Sampler
 
 from ..processing import TASKS, Columns, UniMPProcessor
 from ..processing.chunks_unimp import ITEM_ROLE, NO_ROLE, TEXT_ROLES
+from ..processing.tasks_unimp import CANDIDATES
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +86,8 @@ def make_sample(
     sample: dict[str, Any] = {"history": _history(events, target, settings)}
     event = events[target]
     if task in ("rate", "explain"):  # what the person did with the item (bought, viewed) would hint at the rating
-        return sample | {"item": {key: value for key, value in event.items() if key != Columns.BEHAVIOR}}
+        unasked = (Columns.BEHAVIOR, Columns.TIMESTAMP)  # and whoever asks now has not done it yet
+        return sample | {"item": {key: value for key, value in event.items() if key not in unasked}}
     if task == "search":
         sample["query"] = event[Columns.QUERY]
     return sample | {"answer": event[Columns.ITEM_ID]}
@@ -124,10 +127,10 @@ def lay_out_examples(
     Every training example of every pass over the people, in advance: per person and pass `task_rates[task]` examples
     of each task that their events allow, and of "recommend" as many times that as it takes to cover their history.
 
-    A row is a person, a task and a seed that settles the rest (target, wording, candidates), so that a resumed run
-    sees what the interrupted one would have seen, however many processes read it.
+    A row is a person, a task, the most events it can show and a seed that settles the rest (target, wording,
+    candidates), so that a resumed run sees what the interrupted one would have seen, however many processes read it.
     """
-    rows, rng = [], random.Random(seed)
+    rows, lengths, rng = [], [], random.Random(seed)
     for user, sequence in enumerate(sequences):
         events = read_sequence(sequence)
         for task, rate in task_rates.items():
@@ -135,9 +138,11 @@ def lay_out_examples(
                 windows = -(-len(events) // settings.history_window) if task == "recommend" else 1
                 count = rate * windows * num_passes
                 rows += [(user, task)] * int(count + rng.random())  # the fraction left over, by chance
+                lengths += [min(len(events), settings.history_window)] * (len(rows) - len(lengths))
     users, tasks = zip(*rows, strict=True) if rows else ((), ())
     _report(tasks, task_rates)
-    examples = Dataset.from_dict({"user": users, "task": tasks, "seed": [rng.getrandbits(62) for _ in rows]})
+    seeds = [rng.getrandbits(62) for _ in rows]
+    examples = Dataset.from_dict({"user": users, "task": tasks, "length": lengths, "seed": seeds})
     return examples.with_transform(partial(_draw, sequences=sequences, item_ids=item_ids, settings=settings))
 
 
@@ -175,17 +180,22 @@ def _draw_sample(
 
 class AlikeBatchesSampler(Sampler[int]):
     """
-    Random order, but each batch holds requests of one kind: those that show a long history in codes and those that
-    show a short one in full differ in length, and padding one to the other costs more than it mixes.
+    Random order, but each batch holds requests of one kind and of like lengths: those that show a long history in
+    codes and those that show a short one in full differ in length, as do people, and padding one to the other costs
+    more than it mixes.
 
     Args:
         tasks (`Sequence[str]`): task of each example.
+        lengths (`Sequence[int]`): most events each example can show.
         batch_size (`int`): examples a batch.
         seed (`int`): of the order; the same in every process and in a resumed run.
     """
 
-    def __init__(self, tasks: Sequence[str], batch_size: int, seed: int) -> None:
+    BATCHES_SORTED = 50  # so many batches at a time are sorted by length
+
+    def __init__(self, tasks: Sequence[str], lengths: Sequence[int], batch_size: int, seed: int) -> None:
         self.kinds = np.array([TASKS[task].full_history for task in tasks])
+        self.lengths = np.array(lengths)
         self.batch_size = batch_size
         self.seed = seed
 
@@ -195,7 +205,8 @@ class AlikeBatchesSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         rng = np.random.default_rng(self.seed)
         order = rng.permutation(len(self))
-        order = order[np.argsort(self.kinds[order], kind="stable")]
+        stretch = np.arange(len(self)) // (self.batch_size * self.BATCHES_SORTED)
+        order = order[np.lexsort((self.lengths[order], stretch, self.kinds[order]))]
         starts = np.arange(0, len(order), self.batch_size)
         # The last batch may be short: it stays last, so that all others are whole.
         starts[:-1] = rng.permutation(starts[:-1])
@@ -210,6 +221,7 @@ class UniMPCollator:
         processor ([`UniMPProcessor`]): writes the chunks.
         task_weights (`dict[str, float]`): weight of each task's tokens; 1 where not given.
         role_weights (`dict[str, float]`): weight of `item`, `rating` and `explanation` tokens; 1 where not given.
+        num_later (`int`, defaults to 0): how many items after the next one are to be expected too.
         catalog_features (`torch.Tensor`, *optional*): [`UniMPProcessor.encode_pictures`] of the catalogue.
     """
 
@@ -220,12 +232,14 @@ class UniMPCollator:
         processor: UniMPProcessor,
         task_weights: Mapping[str, float],
         role_weights: Mapping[str, float],
+        num_later: int = 0,
         catalog_features: torch.Tensor | None = None,
     ) -> None:
         self.processor = processor
         self.task_weights = task_weights
         by_role = {NO_ROLE: 0.0} | {role: float(role_weights.get(name, 1.0)) for role, name in self.ROLES.items()}
         self.role_weights = torch.tensor([by_role[role] for role in sorted(by_role)])
+        self.num_later = num_later
         self.catalog_features = catalog_features
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
@@ -239,4 +253,27 @@ class UniMPCollator:
         )
         task_weights = torch.tensor([float(self.task_weights.get(task, 1.0)) for task in tasks])
         batch["loss_weights"] = task_weights[:, None] * self.role_weights[batch["roles"]]
+        if self.num_later:
+            sets = torch.tensor([TASKS[task].asks == CANDIDATES for task in tasks])  # whose order means nothing
+            is_item = (batch["roles"] == ITEM_ROLE) & ~sets[:, None]
+            batch["later_labels"] = later_items(batch["labels"], is_item, self.num_later)
         return dict(batch)
+
+
+def later_items(labels: torch.Tensor, is_item: torch.Tensor, num_later: int) -> torch.Tensor:
+    """
+    Beside each label that `is_item`, the next `num_later` such labels of its row; -100 where there is none.
+
+    Args:
+        labels (`torch.Tensor` of shape `(batch, tokens)`): labels.
+        is_item (`torch.Tensor` of shape `(batch, tokens)`): which of them are items.
+        num_later (`int`): how many.
+
+    Returns:
+        `torch.Tensor` of shape `(batch, tokens, num_later)`.
+    """
+    later = labels.new_full((*labels.shape, num_later), -100)
+    for row, row_labels, row_is_item in zip(later, labels, is_item, strict=True):
+        items = nn.functional.pad(row_labels[row_is_item], (0, num_later), value=-100)
+        row[row_is_item] = items.unfold(0, num_later, 1)[1:]
+    return later

@@ -12,9 +12,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
+    AutoModelForCausalLM,
     AutoTokenizer,
     BaseImageProcessor,
-    LlamaConfig,
+    GPTNeoXConfig,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
     ResNetConfig,
@@ -24,7 +25,7 @@ from transformers import (
 from ..modeling_unimp import UniMPConfig, UniMPForConditionalGeneration
 from ..processing import TASKS, Catalog, Columns, UniMPProcessor
 from ..processing.catalog_unimp import flatten_attributes
-from ..processing.chunks_unimp import FIRST_KIND
+from ..processing.chunks_unimp import FIRST_KIND, PERIOD_BUCKETS
 from ..processing.store import Store, as_table
 from ..processing.tasks_unimp import ANSWER_LENGTH, check_prompt_length
 from .continued import continue_with
@@ -50,12 +51,13 @@ class ModelArguments:
         default=None, metadata={"help": "Folder or Hub id of a pretrained vision encoder; a tiny new one by default."}
     )
     text: str | None = field(
-        default=None, metadata={"help": "Folder or Hub id of a pretrained decoder; a tiny new one by default."}
+        default=None,
+        metadata={"help": "Folder or Hub id of a pretrained decoder, beside `vision`; a tiny new one by default."},
     )
     hidden_size: int = field(default=128, metadata={"help": "Width of the tiny decoder."})
     num_layers: int = field(default=3, metadata={"help": "Layers of the tiny decoder."})
     num_heads: int = field(default=4, metadata={"help": "Attention heads of the tiny decoder."})
-    attention_dropout: float = field(default=0.0, metadata={"help": "Dropout of the tiny decoder's attention."})
+    dropout: float = field(default=0.1, metadata={"help": "Dropout of the tiny decoder, in every place it has one."})
     vocab_size: int = field(default=2000, metadata={"help": "Largest text vocabulary of the tiny decoder."})
     image_size: int = field(default=64, metadata={"help": "Pictures are resized to this many pixels, square."})
     item_dropout: float = field(default=0.1, metadata={"help": "How often an item is known by its content alone."})
@@ -81,8 +83,8 @@ class ModelArguments:
     def __post_init__(self) -> None:
         if self.model is not None:
             self._check_nothing_beside_model()
-        if self.model is None and (self.vision is None) != (self.text is None):
-            raise ValueError("`vision` and `text` go together: give both backbones, or neither for a tiny new model.")
+        if self.model is None and self.text is not None and self.vision is None:
+            raise ValueError("`text` needs `vision`: give a pretrained vision encoder beside the decoder.")
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"`{name}` must be one of {', '.join(choices)}, got {getattr(self, name)!r}.")
@@ -95,7 +97,7 @@ class ModelArguments:
             raise ValueError(
                 f"`hidden_size` must be a multiple of twice `num_heads`, got {self.hidden_size} and {self.num_heads}."
             )
-        for name in ("attention_dropout", "item_dropout"):
+        for name in ("dropout", "item_dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` must lie between 0 and 1, got {getattr(self, name)}.")
 
@@ -145,8 +147,9 @@ def build_processor(
     image_processor: BaseImageProcessor,
     arguments: ModelArguments,
     text_vocab_size: int,
+    train: Dataset | None = None,
 ) -> UniMPProcessor:
-    """A processor without a catalogue; its ratings and kinds of behaviour are those of the data."""
+    """A processor without a catalogue; its ratings, kinds of behaviour and periods are those of the data."""
     levels = _rating_levels(store.interactions)
     return UniMPProcessor(
         image_processor,
@@ -158,6 +161,7 @@ def build_processor(
         rating_range=(levels[0], levels[-1]),
         rating_levels=levels,
         behavior_kinds=_kinds(store.interactions),
+        periods=_periods(train),
         item_text_length=arguments.item_text_length,
     )
 
@@ -170,6 +174,15 @@ def _rating_levels(interactions: Dataset) -> list[float]:
     if len(levels) > 21:
         levels = np.linspace(levels[0], levels[-1], 21).tolist()
     return levels or [1.0, 2.0, 3.0, 4.0, 5.0]
+
+
+def _periods(train: Dataset | None) -> list[float]:
+    """Times that part the training events into equally many; none without training events."""
+    if train is None or not len(train):
+        return []
+    times = as_table(train)[Columns.TIMESTAMP].combine_chunks().flatten().to_numpy()
+    shares = np.arange(1, PERIOD_BUCKETS) / PERIOD_BUCKETS
+    return np.unique(np.quantile(times, shares, method="lower")).astype(float).tolist()
 
 
 def _kinds(interactions: Dataset) -> list[str]:
@@ -200,10 +213,8 @@ def build(
     if arguments.item_encoder is not None:
         features = item_features(arguments.item_encoder, catalog, range(len(catalog)))
     new_part = _new_part(store, arguments) | {"item_feature_size": 0 if features is None else features.shape[1]}
-    if arguments.text is None:
-        model, processor = _build_tiny(store, arguments, new_part, train)
-    else:
-        model, processor = _build_on_backbones(store, arguments, new_part)
+    build_new = _build_tiny if arguments.vision is None else _build_on_backbones
+    model, processor = build_new(store, arguments, new_part, train)
     processor.catalog = catalog
     processor.index_catalog(model, features=features)
     return model, processor
@@ -227,19 +238,26 @@ def _new_part(store: Store, arguments: ModelArguments) -> dict[str, Any]:
 
 
 def _build_on_backbones(
-    store: Store, arguments: ModelArguments, new_part: dict[str, Any]
+    store: Store, arguments: ModelArguments, new_part: dict[str, Any], train: Dataset | None
 ) -> tuple[UniMPForConditionalGeneration, UniMPProcessor]:
-    text_config = AutoConfig.from_pretrained(arguments.text).get_text_config()
-    check_prompt_length(arguments.prompt_length, text_config, "prompt_length")
-    tokenizer = AutoTokenizer.from_pretrained(arguments.text)
+    if arguments.text is None:
+        tokenizer = train_tokenizer(store_texts(store, train), arguments.vocab_size)
+        text = AutoModelForCausalLM.from_config(_tiny_decoder(arguments, tokenizer))
+        new_part = new_part | {"item_embedding_scale": arguments.hidden_size**0.5}  # as in a model that is all new
+    else:
+        text = arguments.text
+        check_prompt_length(
+            arguments.prompt_length, AutoConfig.from_pretrained(text).get_text_config(), "prompt_length"
+        )
+        tokenizer = AutoTokenizer.from_pretrained(text)
     try:
         image_processor = AutoImageProcessor.from_pretrained(arguments.vision, backend="pil")
     except OSError:
         logger.warning("`vision` %r has no image processor: pictures are scaled as for ImageNet.", arguments.vision)
         image_processor = _image_processor(arguments.image_size, imagenet=True)
-    model = UniMPForConditionalGeneration.from_backbones(arguments.vision, arguments.text, **new_part)
+    model = UniMPForConditionalGeneration.from_backbones(arguments.vision, text, **new_part)
     vocab_size = model.config.text_config.vocab_size
-    return model, build_processor(store, tokenizer, image_processor, arguments, vocab_size)
+    return model, build_processor(store, tokenizer, image_processor, arguments, vocab_size, train)
 
 
 def _image_processor(image_size: int, imagenet: bool = False) -> ViTImageProcessorPil:
@@ -251,24 +269,31 @@ def _build_tiny(
     store: Store, arguments: ModelArguments, new_part: dict[str, Any], train: Dataset | None
 ) -> tuple[UniMPForConditionalGeneration, UniMPProcessor]:
     tokenizer = train_tokenizer(store_texts(store, train), arguments.vocab_size)
-    processor = build_processor(store, tokenizer, _image_processor(arguments.image_size), arguments, len(tokenizer))
-    text_config = LlamaConfig(
+    image_processor = _image_processor(arguments.image_size)
+    processor = build_processor(store, tokenizer, image_processor, arguments, len(tokenizer), train)
+    # A random convolutional encoder: its pooled channels tell colours and textures apart without any training.
+    vision_config = ResNetConfig(
+        embedding_size=128, hidden_sizes=[512], depths=[1], layer_type="basic", downsample_in_first_stage=False
+    )
+    config = UniMPConfig(vision_config=vision_config, text_config=_tiny_decoder(arguments, tokenizer), **new_part)
+    return UniMPForConditionalGeneration(config), processor
+
+
+def _tiny_decoder(arguments: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> GPTNeoXConfig:
+    # A decoder with rotary positions and, unlike Llama, dropout of what every layer adds: on small data it decides.
+    return GPTNeoXConfig(
         vocab_size=len(tokenizer),
         hidden_size=arguments.hidden_size,
         intermediate_size=4 * arguments.hidden_size,
         num_hidden_layers=arguments.num_layers,
         num_attention_heads=arguments.num_heads,
-        num_key_value_heads=arguments.num_heads,
-        attention_dropout=arguments.attention_dropout,
+        attention_dropout=arguments.dropout,
+        hidden_dropout=arguments.dropout,
+        use_parallel_residual=False,
+        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 1.0},
         max_position_embeddings=max(2048, arguments.prompt_length + ANSWER_LENGTH),
         tie_word_embeddings=True,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=None,
     )
-    # A random convolutional encoder: its pooled channels tell colours and textures apart without any training.
-    vision_config = ResNetConfig(
-        embedding_size=128, hidden_sizes=[512], depths=[1], layer_type="basic", downsample_in_first_stage=False
-    )
-    config = UniMPConfig(vision_config=vision_config, text_config=text_config, **new_part)
-    return UniMPForConditionalGeneration(config), processor

@@ -4,18 +4,23 @@ import json
 import logging
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
+from datasets import Dataset, DatasetInfo
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
-from ..processing import UniMPProcessor
+from ..processing import Columns, UniMPProcessor
 from ..processing.splits import Split
-from ..processing.store import Store
+from ..processing.store import Store, as_table
+from .continued import continue_with
 from .evaluation import describe_split, evaluate, headline
 from .recipe import ModelArguments, build, load
 from .trainer import UniMPTrainer, UniMPTrainingConfig
@@ -78,6 +83,8 @@ def run(
     events were trained on (leave-one-out: only the last event of a row is new) it is no measure of what is new, but it
     still tells whether training goes well.
 
+    Items that `split` holds out of training (`new_items`) join the catalogue after it, known by their content alone.
+
     Args:
         resume (`bool`): go on from the last checkpoint in `training.output_dir`, exactly.
 
@@ -86,7 +93,10 @@ def run(
     """
     set_seed(training.seed)
     checkpoint = _last_checkpoint(training.output_dir) if resume else None
-    model, processor = build(store, model_arguments, split.train) if checkpoint is None else load(checkpoint)
+    if checkpoint is None:
+        model, processor = build(_without_items(store, split.new_items), model_arguments, split.train)
+    else:
+        model, processor = load(checkpoint)
     stop = StopOnInterrupt()
     validation = None if training.eval_strategy == "no" else split.validation
     trainer = UniMPTrainer(model, training, processor, split.train, eval_dataset=validation, callbacks=[stop])
@@ -97,17 +107,33 @@ def run(
     if stop.interrupted:
         logger.warning("Interrupted at step %d. Go on with --resume.", trainer.state.global_step)
         return None
-    trainer.save_model()
     tasks, features = list(training.task_rates), trainer.data_collator.catalog_features
+    if split.new_items:  # known from now on by their content alone
+        continue_with(model, processor, store, model_arguments.item_encoder)
+        features = processor.encode_pictures(model) if training.cache_pictures else None
+    trainer.save_model()
     metrics = evaluate(model, processor, split.test, split.train, tasks, catalog_features=features)
     trainer.evaluation_metrics = {task: headline(systems["model"]) for task, systems in metrics.items()}
     trainer.evaluation_split = describe_split(split.name)
     trainer.create_model_card()
     if trainer.is_world_process_zero():
-        report = {"split": trainer.evaluation_split, "test_people": len(split.test), "seconds": seconds}
+        report = {"split": trainer.evaluation_split, "test_people": len(split.test.unique(Columns.USER_ID)), "seconds": seconds}
         report["metrics"] = metrics
         Path(training.output_dir, "metrics.json").write_text(json.dumps(report, indent=2), encoding="utf-8")
     return Result(model, processor, seconds, metrics, trainer.evaluation_split)
+
+
+def _without_items(store: Store, item_ids: Sequence[str]) -> Store:
+    if not item_ids:
+        return store
+    items, events = (_rows_without(dataset, pa.array(item_ids)) for dataset in (store.items, store.interactions))
+    return Store(items, events, store.report)
+
+
+def _rows_without(dataset: Dataset, item_ids: pa.Array) -> Dataset:
+    table = as_table(dataset)
+    left = table.filter(pc.invert(pc.is_in(table[Columns.ITEM_ID], value_set=item_ids)))
+    return Dataset(left, info=DatasetInfo(features=dataset.features))
 
 
 def _last_checkpoint(folder: str) -> str:

@@ -60,6 +60,13 @@ class UniMPTrainingConfig(SFTConfig):
     focal_gamma: float = field(
         default=2.0, metadata={"help": "Exponent of the token re-weighting (1 - p)^gamma; 0 turns it off."}
     )
+    later_weights: list[float] = field(
+        default_factory=lambda: [0.4, 0.16],
+        metadata={
+            "help": "Weights of the items after the next one: each step of a history learns to expect those too, "
+            "which on small data is worth more than any other setting. One weight an item; none turns it off."
+        },
+    )
     train_policy: str = field(
         default="all",
         metadata={
@@ -107,6 +114,7 @@ class UniMPTrainingConfig(SFTConfig):
             if (value := getattr(self, name)) != default:
                 raise ValueError(f"`{name}` has no effect here and must stay {default!r}, got {value!r}: {advice}.")
         self.dataset_kwargs = {"skip_prepare_dataset": True}
+        self.use_cpu |= not torch.accelerator.is_available()  # said outright, mixed precision works there as well
         super().__post_init__()
         self.dataloader_pin_memory &= torch.accelerator.is_available()  # without one, torch warns of it
         self.task_rates = _read_weights("task_rates", self.task_rates, TASKS)
@@ -114,6 +122,8 @@ class UniMPTrainingConfig(SFTConfig):
         self.role_weights = _read_weights("role_weights", self.role_weights, UniMPCollator.ROLES.values())
         if self.train_policy not in ("all", "new"):
             raise ValueError(f"`train_policy` must be 'all' or 'new', got {self.train_policy!r}.")
+        if not all(0 <= weight < float("inf") for weight in self.later_weights):
+            raise ValueError(f"`later_weights` must be numbers of at least 0, got {self.later_weights}.")
         if self.focal_gamma < 0:
             raise ValueError(f"`focal_gamma` must not be negative, got {self.focal_gamma}.")
         if not 0 <= self.behavior_dropout <= 1:
@@ -193,7 +203,9 @@ class UniMPTrainer(SFTTrainer):
         super().__init__(
             model=model,
             args=args,
-            data_collator=UniMPCollator(processing_class, args.task_weights, args.role_weights),
+            data_collator=UniMPCollator(
+                processing_class, args.task_weights, args.role_weights, len(args.later_weights)
+            ),
             train_dataset=train_examples,
             eval_dataset=eval_examples,
             processing_class=processing_class,
@@ -208,11 +220,10 @@ class UniMPTrainer(SFTTrainer):
         logger.info("%s parameters train.", f"{trained:,}")
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> AlikeBatchesSampler:
-        tasks = (train_dataset or self.train_dataset).with_format(None)["task"]
-        args = self.args
+        examples, args = (train_dataset or self.train_dataset).with_format(None), self.args
         # Of the global batch, so that it holds the same examples however it is accumulated and spread.
         batch_size = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-        return AlikeBatchesSampler(tasks, batch_size, args.seed)
+        return AlikeBatchesSampler(examples["task"], examples["length"], batch_size, args.seed)
 
     def compute_loss(
         self,
@@ -231,6 +242,9 @@ class UniMPTrainer(SFTTrainer):
         outputs = model(**inputs, use_cache=False)
         count = (inputs["labels"][:, 1:] != -100).sum() if num_items_in_batch is None else num_items_in_batch
         loss = token_weighted_loss(outputs.log_probs, weights, self.args.focal_gamma, count)
+        if outputs.later_log_probs is not None:
+            later_weights = weights[..., None] * weights.new_tensor(self.args.later_weights)
+            loss = loss + token_weighted_loss(outputs.later_log_probs, later_weights, self.args.focal_gamma, count)
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes  # averaged over processes, counted over all of them
         self._log_surprise(outputs.log_probs.detach(), roles)

@@ -1,4 +1,4 @@
-"""The `unimp` command: quickstart, train, recommend."""
+"""The `unimp` command: quickstart, data, train, evaluate, recommend."""
 
 import argparse
 import difflib
@@ -18,7 +18,9 @@ INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
 USAGE = """usage: unimp COMMAND [--option VALUE ...]
 
   quickstart   train on the built-in demo store, evaluate, recommend, save (about three minutes on two cores)
+  data         prepare a public data set: prepare NAME --raw FOLDER --output_dir FOLDER
   train        train on your own store: --dataset FOLDER --output_dir DIR
+  evaluate     measure a trained model: --model DIR --dataset FOLDER --split NAME
   recommend    recommend with a trained model: --model DIR --history ITEM_ID [ITEM_ID ...]
 
 Every option can also stand in a YAML file: --config FILE. `unimp COMMAND --help` lists them."""
@@ -44,15 +46,19 @@ class DataArguments(ResumeArguments):
     """Options of `unimp train` besides the model's and the trainer's."""
 
     dataset: str = field(metadata={"help": "Folder with items.*, interactions.* and, if there are any, images/."})
-    split: str = field(default="leave_one_out", metadata={"help": "`leave_one_out` or `user_holdout`."})
+    split: str = field(
+        default="leave_one_out",
+        metadata={
+            "help": "What is held out: `leave_one_out`, `leave_last_N`, `user_holdout`, `cold_items` or "
+            "`new_domain:COLUMN=VALUE`."
+        },
+    )
     rating_range: list[float] | None = field(
         default=None,
         metadata={"help": "Lowest and highest rating; one outside counts as missing. By default every one is taken."},
     )
 
     def __post_init__(self) -> None:
-        if self.split not in ("leave_one_out", "user_holdout"):
-            raise ValueError(f"`split` must be 'leave_one_out' or 'user_holdout', got {self.split!r}.")
         if self.rating_range is not None and len(self.rating_range) != 2:
             raise ValueError(f"`rating_range` must be the lowest and the highest rating, got {self.rating_range}.")
 
@@ -73,7 +79,13 @@ class RecommendArguments:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    commands = {"quickstart": _quickstart, "train": _train, "recommend": _recommend}
+    commands = {
+        "quickstart": _quickstart,
+        "data": _data,
+        "train": _train,
+        "evaluate": _evaluate,
+        "recommend": _recommend,
+    }
     if not arguments or arguments[0] in ("-h", "--help"):
         sys.stdout.write(USAGE + "\n")
         return 0
@@ -190,17 +202,29 @@ def _train(arguments: Sequence[str]) -> int:
     from .training.trainer import UniMPTrainingConfig
 
     data, model, training = parse(arguments, DataArguments, ModelArguments, UniMPTrainingConfig)
-    from .processing import splits
+    from .processing.splits import make_split
     from .processing.store import read_store
     from .report import print_metrics
 
     store = read_store(data.dataset, rating_range=data.rating_range)
-    result = run(store, getattr(splits, data.split)(store.interactions), model, training, resume=data.resume)
+    result = run(store, make_split(store, data.split), model, training, resume=data.resume)
     if result is None:
         return INTERRUPTED  # what to do next has been logged
     if training.process_index == 0:
         print_metrics(result)
     return 0
+
+
+def _data(arguments: Sequence[str]) -> int:
+    from .data import main as prepare
+
+    return prepare(arguments)
+
+
+def _evaluate(arguments: Sequence[str]) -> int:
+    from .evaluate import main as evaluate
+
+    return evaluate(arguments)
 
 
 def _recommend(arguments: Sequence[str]) -> int:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from .processing.demo_store import build_demo_store, draw_sheet
 from .processing.pipelines_unimp import UniMPRecommendPipeline
-from .processing.splits import user_holdout
+from .processing.splits import make_split
 from .processing.store import make_store
 from .report import print_metrics, print_recommendations, say
 from .training.evaluation import held_out_samples
@@ -42,7 +42,7 @@ def quickstart(output_dir: Path, seed: int = 0, resume: bool = False) -> int:
     output_dir.mkdir(parents=True, exist_ok=True)
     draw_sheet(items, output_dir / "store.png")
     store = make_store(items, interactions)
-    split = user_holdout(store.interactions)
+    split = make_split(store, "user_holdout")
     result = run(store, split, model_arguments(), training_config(output_dir, seed), resume=resume)
     if result is None:
         return 130
