@@ -1,0 +1,227 @@
+"""
+How good recommendations are, beside baselines: the tables of `benchmarks/README.md`.
+
+    python benchmarks/run_quality.py TABLE --dataset FOLDER [--item_encoder DIR] [--vision DIR] [--work_dir DIR]
+
+`TABLE` is one of `benchmarks/quality.yaml`: a split, seeds, settings of UniMP and names of baselines. Any data set in
+the folder format will do. Models are trained and measured by `unimp train` and `unimp evaluate`, baselines by
+`benchmarks/run_baselines.py`, which gets the same item features; what is in the work folder is not done again. The
+result, with 95% intervals over people and ratios paired over them, goes to `benchmarks/results/TABLE.json`.
+"""
+
+import argparse
+import json
+import logging
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from baselines.ranking import user_values
+
+from unimp.cli import main as unimp
+from unimp.processing.store import read_store, write_store
+from unimp.training.metrics import bootstrap_interval, paired_ratio_interval
+from unimp.training.recipe import load
+
+logger = logging.getLogger(__name__)
+
+HERE = Path(__file__).parent
+METRICS = ("ndcg@10", "hr@10")
+
+Ranks = np.ndarray  # [seeds, rows]
+
+
+@dataclass(frozen=True)
+class Table:
+    """An entry of `quality.yaml`.
+
+    Attributes:
+        split: what is held out, see `make_split`.
+        models: by name, what differs from `settings`; the first is what the others are compared with. Two settings
+            are not of `unimp train`: `without` names columns that the data set is stripped of, `history_window` is
+            that of `unimp evaluate` too.
+        settings: options of `unimp train` that all models share.
+        baselines: names of `run_baselines.py`.
+        task: what is measured.
+        seeds: one training each.
+    """
+
+    split: str
+    models: Mapping[str, Mapping[str, Any]]
+    settings: Mapping[str, Any]
+    baselines: Sequence[str] = ()
+    task: str = "recommend"
+    seeds: Sequence[int] = (0, 1, 2)
+
+
+def train_and_evaluate(table: Table, name: str, seed: int, options: argparse.Namespace, folder: Path) -> None:
+    """A model of the table trained in `folder`, and measured in its `evaluation`; not again if it is there."""
+    if (folder / "evaluation" / "ranks.npz").is_file():
+        return
+    given = {option: getattr(options, option) for option in ("item_encoder", "vision") if getattr(options, option)}
+    settings = given | dict(table.settings) | dict(table.models[name])
+    dataset = _stripped(options.dataset, settings.pop("without", ()), options.work_dir)
+    settings |= {"dataset": dataset, "split": table.split, "seed": seed, "output_dir": str(folder)}
+    folder.mkdir(parents=True, exist_ok=True)
+    config = folder / "train.yaml"
+    config.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    _unimp("train", "--config", str(config))
+    arguments = ["--model", str(folder), "--dataset", dataset, "--split", table.split, "--tasks", table.task]
+    arguments += ["--output_dir", str(folder / "evaluation")]
+    if "history_window" in settings:
+        arguments += ["--history_window", str(settings["history_window"])]
+    if settings.get("item_encoder"):
+        arguments += ["--item_encoder", settings["item_encoder"]]
+    _unimp("evaluate", *arguments)
+
+
+def _stripped(dataset: str, columns: Sequence[str], work_dir: Path) -> str:
+    """The folder of a data set without some columns of its items or events."""
+    if not columns:
+        return dataset
+    folder = work_dir / f"without-{'-'.join(columns)}" / Path(dataset).name
+    if not folder.is_dir():
+        store = read_store(dataset)
+        tables = (store.items, store.interactions)
+        write_store(*(t.remove_columns([name for name in columns if name in t.column_names]) for t in tables), folder)
+    return str(folder)
+
+
+def _unimp(*arguments: str) -> None:
+    if unimp(arguments) != 0:
+        raise SystemExit(f"`unimp {shlex.join(arguments)}` failed.")
+
+
+def export_features(folder: Path, path: Path) -> None:
+    """What the item codes of a model know, for the baselines that read content."""
+    model, processor = load(str(folder))
+    content = model.model.item_content
+    arrays = {"text": content.features, "picture": content.image_embeddings}
+    present = {kind: matrix.numpy() for kind, matrix in arrays.items() if matrix.any()}
+    np.savez_compressed(path, item_id=np.array(processor.catalog.item_ids), **present)
+
+
+def run_baselines(table: Table, options: argparse.Namespace, features: Path, output: Path) -> None:
+    """All baselines of the table, tuned on validation; not again if they are there."""
+    if not output.is_file():
+        command = [sys.executable, str(HERE / "run_baselines.py"), "--dataset", options.dataset]
+        command += ["--split", table.split, "--features", str(features), "--output", str(output)]
+        command += ["--seeds", *map(str, table.seeds), "--methods", *table.baselines]
+        subprocess.run(command, check=True)
+
+
+def read_ranks(table: Table, folder: Path) -> tuple[dict[str, Ranks], np.ndarray]:
+    """Ranks of every system, and whose the rows are."""
+    ranks: dict[str, Ranks] = {}
+    users = None
+    for name in table.models:
+        files = [np.load(folder / name / f"seed-{seed}" / "evaluation" / "ranks.npz") for seed in table.seeds]
+        ranks[name] = np.stack([file[f"{table.task}/model"] for file in files])
+        users = files[0][f"{table.task}/user_id"]
+    if table.baselines:
+        file = np.load(folder / "baselines.npz")
+        if not np.array_equal(file["user_id"], users):
+            raise SystemExit(f"The rows of {folder / 'baselines.npz'} are not those of the models: delete it.")
+        ranks |= {name: file[name] for name in table.baselines}
+    return ranks, users
+
+
+def compare(table: Table, ranks: Mapping[str, Ranks], users: np.ndarray) -> dict[str, Any]:
+    """Figures of every system, and the ratio of the first model to each of the others."""
+    values = {name: user_values(rows, users) for name, rows in ranks.items()}
+    ours = values[next(iter(table.models))]
+    systems = {}
+    for name, theirs in values.items():
+        systems[name] = {metric: _figure(theirs[metric]) for metric in METRICS}
+        if theirs is not ours:
+            systems[name]["ratio"] = {metric: _ratio(ours[metric], theirs[metric]) for metric in METRICS}
+    return systems
+
+
+def _figure(values: np.ndarray) -> dict[str, float]:
+    low, high = bootstrap_interval(values)
+    return {"value": float(values.mean()), "low": low, "high": high}
+
+
+def _ratio(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float] | None:
+    if not theirs.mean() > 0:
+        return None
+    low, high = paired_ratio_interval(ours, theirs)
+    return {"value": float(ours.mean() / theirs.mean()), "low": low, "high": high}
+
+
+def add_training(table: Table, folder: Path, systems: dict[str, Any]) -> None:
+    """Seconds of training, and what tuning chose."""
+    for name in table.models:
+        reports = [json.loads((folder / name / f"seed-{s}" / "metrics.json").read_text()) for s in table.seeds]
+        systems[name]["seconds"] = [round(report["seconds"]) for report in reports]
+    if table.baselines:
+        for name, entry in json.loads((folder / "baselines.json").read_text())["methods"].items():
+            systems[name] |= {key: entry[key] for key in ("settings", "trials", "seeds")}
+
+
+def markdown(systems: Mapping[str, Any], reference: str) -> str:
+    """The table as it stands in `README.md`."""
+    lines = [f"| | NDCG@10 | HR@10 | {reference} / this, NDCG@10 |", "|---|---|---|---|"]
+    for name, entry in sorted(systems.items(), key=lambda pair: -pair[1]["ndcg@10"]["value"]):
+        ratio = entry.get("ratio", {}).get("ndcg@10")
+        cells = [_interval(entry["ndcg@10"], 4), _interval(entry["hr@10"], 3), _interval(ratio, 2) if ratio else ""]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _interval(figure: Mapping[str, float], digits: int) -> str:
+    return "{value:.{n}f} [{low:.{n}f}, {high:.{n}f}]".format(n=digits, **figure)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train, measure, compare, write."""
+    tables = yaml.safe_load((HERE / "quality.yaml").read_text(encoding="utf-8"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", choices=tables)
+    parser.add_argument("--dataset", required=True, help="A folder in the two-table format.")
+    parser.add_argument("--item_encoder", help="A text encoder whose embeddings join the items' content.")
+    parser.add_argument("--vision", help="A pretrained vision encoder; a small random one by default.")
+    parser.add_argument("--work_dir", type=Path, default=Path("outputs/quality"), help="Models, and what is done.")
+    parser.add_argument("--seeds", type=int, nargs="+", help="Others than the table's.")
+    parser.add_argument("--models", nargs="+", help="Only these models of the table (and the first).")
+    parser.add_argument("--output", type=Path, help="By default benchmarks/results/TABLE.json.")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    entry = tables[options.table] | ({"seeds": options.seeds} if options.seeds else {})
+    if options.models:
+        first = next(iter(entry["models"]))
+        entry["models"] = {n: m for n, m in entry["models"].items() if n == first or n in options.models}
+    table = Table(**entry)
+    systems = run(table, options, options.work_dir / options.table)
+    command = "python benchmarks/run_quality.py " + shlex.join(sys.argv[1:] if arguments is None else arguments)
+    about = {"table": options.table, "command": command, "split": table.split, "task": table.task}
+    output = options.output or HERE / "results" / f"{options.table}.json"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(about | entry | {"systems": systems}, indent=1) + "\n", encoding="utf-8")
+    print(markdown(systems, next(iter(table.models))))
+
+
+def run(table: Table, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Every system of a table: its figures, settings and seconds."""
+    for seed in table.seeds:
+        for name in table.models:
+            train_and_evaluate(table, name, seed, options, folder / name / f"seed-{seed}")
+    if table.baselines:
+        features = folder / "features.npz"
+        export_features(folder / next(iter(table.models)) / f"seed-{table.seeds[0]}", features)
+        run_baselines(table, options, features, folder / "baselines.json")
+    ranks, users = read_ranks(table, folder)
+    systems = compare(table, ranks, users)
+    add_training(table, folder, systems)
+    return systems
+
+
+if __name__ == "__main__":
+    main()
