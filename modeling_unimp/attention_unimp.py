@@ -202,13 +202,16 @@ def _look_at_pictures(_layer: nn.Module, args: tuple, kwargs: dict, block: int |
 
 def attach_cross_attention(layers: nn.ModuleList, every: int) -> int:
     """
-    Let a gated cross-attention block run before every `every`-th decoder layer; returns how many blocks that takes.
+    Let a gated cross-attention block run before every `every`-th decoder layer (0: before none); returns how many
+    blocks that takes.
 
     The layers stay the backbone's own, with their own parameter names: a forward pre-hook takes the
     [`VisualContext`] off the keyword arguments. Neither layer nor hook keeps any state, so copying, pickling,
     activation checkpointing and compilation see nothing unusual. Hooks run outside a checkpointed layer: the blocks
     are checkpointed as layers of their own.
     """
+    if every == 0:
+        return 0
     for index, layer in enumerate(layers):
         block = index // every if index % every == 0 else None
         layer.register_forward_pre_hook(partial(_look_at_pictures, block=block), with_kwargs=True)

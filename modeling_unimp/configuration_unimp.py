@@ -25,7 +25,7 @@ CUSTOM_PIPELINES = {
 MARKERS = ("<image>", "<|endofchunk|>", "<|item|>", "<|answer|>")
 
 MINIMUM_SIZES = {
-    0: ("num_items", "item_feature_size"),
+    0: ("num_items", "item_feature_size", "cross_attention_every"),
     1: (
         "item_text_length",
         "num_behaviors",
@@ -33,7 +33,6 @@ MINIMUM_SIZES = {
         "resampler_depth",
         "resampler_heads",
         "resampler_head_dim",
-        "cross_attention_every",
         "cross_attention_heads",
         "cross_attention_head_dim",
         "feed_forward_multiplier",
@@ -77,7 +76,8 @@ class UniMPConfig(PreTrainedConfig):
         num_latents, resampler_depth, resampler_heads, resampler_head_dim (`int`):
             Size of the perceiver resampler (paper: 64, 6, 8, 64).
         cross_attention_every (`int`, defaults to 1):
-            A gated cross-attention block stands before every n-th decoder layer.
+            A gated cross-attention block stands before every n-th decoder layer. 0 for none: pictures are then known
+            through the item codes alone, and cost nothing.
         cross_attention_heads, cross_attention_head_dim (`int`):
             Size of the cross-attention (paper: 8, 64).
         feed_forward_multiplier (`int`, defaults to 4):

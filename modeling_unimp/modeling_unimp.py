@@ -82,13 +82,13 @@ class UniMPModel(UniMPPreTrainedModel):
     def __init__(self, config: UniMPConfig) -> None:
         super().__init__(config)
         self.vision_encoder = AutoModel.from_config(config.vision_config).eval()
-        self.resampler = UniMPPerceiverResampler(config)
         self.language_model = AutoModel.from_config(config.text_config)
         # Some swallow keyword arguments instead: `forward` notices those.
         if "kwargs" not in inspect.signature(self.language_model.forward).parameters:
             raise ValueError(_ignores_pictures(config.text_config))
         layers = decoder_layers(self.language_model, config.text_config)
         num_blocks = attach_cross_attention(layers, config.cross_attention_every)
+        self.resampler = UniMPPerceiverResampler(config) if num_blocks else None
         heads, head_dim = config.cross_attention_heads, config.cross_attention_head_dim
         self.cross_attention = nn.ModuleList(UniMPGatedCrossAttention(config) for _ in range(num_blocks))
         self.key_values = nn.ModuleList(UniMPKeyValues(config, heads, head_dim) for _ in range(num_blocks))
@@ -222,6 +222,8 @@ class UniMPModel(UniMPPreTrainedModel):
     ) -> UniMPPrefill:
         """Resample the batch's distinct pictures and project them to every block's keys and values, once."""
         image_count = torch.zeros_like(input_ids[:, 0])
+        if self.resampler is None:
+            return UniMPPrefill(item_rows, None, None, image_count)
         weight = self.resampler.input_projection.weight
         if image_features is None and self.training and torch.distributed.is_initialized():
             # Processes that train together must run the same modules: show a picture that no token sees.

@@ -183,14 +183,14 @@ class ChunkFormat:
         An event as tokens.
 
         Args:
-            full: show picture and attributes, or the item's code alone.
+            full: show picture and attributes, or the item's code alone (and the answer that `task` shows).
             labelled: give the tokens that `task` predicts inside a history their role.
             ask: stop where the task's text answer begins.
         """
         role = ITEM_ROLE if labelled and task.answer == "item" else NO_ROLE
         code = Tokens().add(self.code(event.code), role, self._behaviors(event, task))
-        if not full:
-            return code
+        if not full:  # the rating that a task reads and predicts takes few tokens: it stays
+            return code.extend(self._answer(event, task, labelled=labelled, ask=ask)) if task.shows else code
         content = Tokens()
         if event.image is not None:
             content.add(self.marker(IMAGE)).images.append(event.image)

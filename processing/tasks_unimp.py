@@ -87,7 +87,6 @@ TASKS: dict[str, Task] = {
             answer="text",
             asks=ITEM_TO_RATE,
             shows=(Columns.RATING,),
-            max_history=4,
         ),
         Task(
             name="explain",

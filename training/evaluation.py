@@ -36,6 +36,7 @@ from .metrics import (
     target_ranks,
     user_means,
 )
+from .mixture import MixtureSettings
 from .text_metrics import distinct, text_measures
 
 logger = logging.getLogger(__name__)
@@ -370,6 +371,7 @@ def evaluate(
     test: Dataset,
     train: Dataset,
     tasks: Sequence[str],
+    history_window: int = MixtureSettings.history_window,
     catalog_features: torch.Tensor | None = None,
 ) -> dict[str, dict[str, Metrics]]:
     """
@@ -378,7 +380,9 @@ def evaluate(
     Returns:
         By task, by system (`model`, `popularity`, `random`, ...), by metric.
     """
-    results = evaluate_tasks(model, processor, test, train, tasks, catalog_features=catalog_features)
+    results = evaluate_tasks(
+        model, processor, test, train, tasks, history_window=history_window, catalog_features=catalog_features
+    )
     return {task: result.values() for task, result in results.items()}
 
 
@@ -391,6 +395,7 @@ def evaluate_tasks(
     item_ids: Sequence[str] | None = None,
     batch_size: int = 64,
     seed: int = 0,
+    history_window: int = MixtureSettings.history_window,
     catalog_features: torch.Tensor | None = None,
 ) -> dict[str, TaskResult]:
     """
@@ -407,6 +412,7 @@ def evaluate_tasks(
             whole catalogue by default.
         batch_size (`int`): requests answered at once.
         seed (`int`): of what is drawn.
+        history_window (`int`): most events of a history that are shown; nothing in an older one is recommended either.
         catalog_features: see [`model_scorer`].
 
     Returns:
@@ -414,7 +420,8 @@ def evaluate_tasks(
     """
     results = {}
     for task in tasks:
-        samples = held_out_samples(test, task, item_ids or processor.catalog.item_ids, seed)
+        settings = MixtureSettings(history_window)
+        samples = held_out_samples(test, task, item_ids or processor.catalog.item_ids, seed, settings)
         if not len(samples):
             logger.info("Nobody's last event has an answer to %s: not evaluated.", task)
         elif task == "select":

@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 # What a person did with the items of a history is at times hidden, as callers may not know it either.
 HIDEABLE = (Columns.RATING, Columns.BEHAVIOR, Columns.TIMESTAMP)
 
+# Of these, an example has an answer at (almost) each step of its history.
+DENSE_TASKS = ("recommend", "rate")
+
 Event = dict[str, Any]
 
 
@@ -36,8 +39,8 @@ class MixtureSettings:
         behavior_dropout: how often ratings, kinds and times of its history are hidden from an example. What is asked
             about is never hidden.
         num_candidates: candidates of a selection.
-        dense: whether each step of a history is a next-item target too, as with `code_first` chunks. A "recommend"
-            example then best ends where its window is full; otherwise it may end with any event.
+        dense: whether each step of a history is a target too, as with `code_first` chunks. An example of
+            `DENSE_TASKS` then best ends where its window is full; otherwise it may end with any event.
     """
 
     history_window: int = 50
@@ -125,7 +128,7 @@ def lay_out_examples(
 ) -> Dataset:
     """
     Every training example of every pass over the people, in advance: per person and pass `task_rates[task]` examples
-    of each task that their events allow, and of "recommend" as many times that as it takes to cover their history.
+    of each task that their events allow, and of `DENSE_TASKS` as many times that as it takes to cover their history.
 
     A row is a person, a task, the most events it can show and a seed that settles the rest (target, wording,
     candidates), so that a resumed run sees what the interrupted one would have seen, however many processes read it.
@@ -135,7 +138,7 @@ def lay_out_examples(
         events = read_sequence(sequence)
         for task, rate in task_rates.items():
             if usable_targets(events, task):
-                windows = -(-len(events) // settings.history_window) if task == "recommend" else 1
+                windows = -(-len(events) // settings.history_window) if task in DENSE_TASKS else 1
                 count = rate * windows * num_passes
                 rows += [(user, task)] * int(count + rng.random())  # the fraction left over, by chance
                 lengths += [min(len(events), settings.history_window)] * (len(rows) - len(lengths))
@@ -169,7 +172,7 @@ def _draw_sample(
     events: list[Event], task: str, item_ids: Sequence[str], rng: random.Random, settings: MixtureSettings
 ) -> dict[str, Any]:
     targets = usable_targets(events, task)
-    if task == "recommend" and settings.dense:
+    if task in DENSE_TASKS and settings.dense:
         targets = [target for target in targets if target >= settings.history_window] or targets[-1:]
     target = rng.choice(targets)
     hidden = HIDEABLE if rng.random() < settings.behavior_dropout else ()

@@ -35,10 +35,8 @@ logger = logging.getLogger(__name__)
 
 # What may be said beside `model`; the rest is settled by the model that is continued.
 BESIDE_MODEL = ("model", "item_encoder")
-SIZES = (
-    *("hidden_size", "num_layers", "num_heads", "vocab_size", "image_size", "cross_attention_every", "num_latents"),
-    *("prompt_length", "item_text_length"),
-)
+SIZES = ("hidden_size", "num_layers", "num_heads", "vocab_size", "image_size", "num_latents")
+SIZES += ("prompt_length", "item_text_length")
 CHOICES = {"order": ("code_first", "code_last"), "visual_scope": ("last", "all")}
 
 
@@ -61,7 +59,9 @@ class ModelArguments:
     vocab_size: int = field(default=2000, metadata={"help": "Largest text vocabulary of the tiny decoder."})
     image_size: int = field(default=64, metadata={"help": "Pictures are resized to this many pixels, square."})
     item_dropout: float = field(default=0.1, metadata={"help": "How often an item is known by its content alone."})
-    cross_attention_every: int = field(default=1, metadata={"help": "Cross-attention before every n-th layer."})
+    cross_attention_every: int = field(
+        default=1, metadata={"help": "Cross-attention before every n-th layer; 0 for none."}
+    )
     num_latents: int = field(default=4, metadata={"help": "Latents a picture becomes."})
     visual_scope: str = field(default="last", metadata={"help": "`last` picture before a token, or `all` of them."})
     order: str = field(default="code_first", metadata={"help": "`code_first`, or the paper's `code_last`."})
@@ -91,6 +91,8 @@ class ModelArguments:
         for name in SIZES:
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        if self.cross_attention_every < 0:
+            raise ValueError(f"`cross_attention_every` must be at least 0, got {self.cross_attention_every}.")
         if self.full_chunks is not None and self.full_chunks < 0:
             raise ValueError(f"`full_chunks` must be at least 0, or null for all, got {self.full_chunks}.")
         if self.hidden_size % (2 * self.num_heads):  # rotary positions turn pairs of channels

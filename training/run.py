@@ -112,12 +112,16 @@ def run(
         continue_with(model, processor, store, model_arguments.item_encoder)
         features = processor.encode_pictures(model) if training.cache_pictures else None
     trainer.save_model()
-    metrics = evaluate(model, processor, split.test, split.train, tasks, catalog_features=features)
+    metrics = evaluate(model, processor, split.test, split.train, tasks, training.history_window, features)
     trainer.evaluation_metrics = {task: headline(systems["model"]) for task, systems in metrics.items()}
     trainer.evaluation_split = describe_split(split.name)
     trainer.create_model_card()
     if trainer.is_world_process_zero():
-        report = {"split": trainer.evaluation_split, "test_people": len(split.test.unique(Columns.USER_ID)), "seconds": seconds}
+        report = {
+            "split": trainer.evaluation_split,
+            "test_people": len(split.test.unique(Columns.USER_ID)),
+            "seconds": seconds,
+        }
         report["metrics"] = metrics
         Path(training.output_dir, "metrics.json").write_text(json.dumps(report, indent=2), encoding="utf-8")
     return Result(model, processor, seconds, metrics, trainer.evaluation_split)

@@ -62,6 +62,10 @@ class EvaluateArguments:
     )
     batch_size: int = field(default=64, metadata={"help": "Requests answered at once."})
     seed: int = field(default=0, metadata={"help": "Of candidates, intervals and `max_people`, but not of the split."})
+    history_window: int = field(
+        default=MixtureSettings.history_window,
+        metadata={"help": "Most events of a history that are shown, as in training; 0 for none."},
+    )
     max_people: int | None = field(
         default=None,
         metadata={
@@ -84,6 +88,8 @@ class EvaluateArguments:
         for name in ("batch_size", "max_people"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        if self.history_window < 0:
+            raise ValueError(f"`history_window` must be at least 0, got {self.history_window}.")
         if self.rating_range is not None and len(self.rating_range) != 2:
             raise ValueError(f"`rating_range` must be the lowest and the highest rating, got {self.rating_range}.")
         for task in self.tasks:
@@ -145,6 +151,7 @@ def evaluate_model(options: EvaluateArguments, device: Any = "cpu") -> tuple[dic
         item_ids=store.items[Columns.ITEM_ID][:],
         batch_size=options.batch_size,
         seed=options.seed,
+        history_window=options.history_window,
         catalog_features=picture_features(model, processor),
     )
     if not by_task:
@@ -170,7 +177,7 @@ def _settings(options: EvaluateArguments) -> dict[str, Any]:
         "batch_size": options.batch_size,
         "max_people": options.max_people,
         "rating_range": options.rating_range,
-        "history_window": MixtureSettings().history_window,
+        "history_window": options.history_window,
         "candidates": NUM_CANDIDATES,
         "interval": f"{LEVEL:.0%} percentile bootstrap over people, {NUM_RESAMPLES} draws",
     }
