@@ -24,6 +24,7 @@ from unimp.processing.demo_store import build_demo_store
 from unimp.processing.store import read_store, write_store
 from unimp.report import print_recommendations, say
 from unimp.training.recipe import ModelArguments
+from unimp.training.trainer import UniMPTrainingConfig
 
 SMALL = """
 hidden_size: 32
@@ -34,7 +35,7 @@ image_size: 32
 num_latents: 2
 full_chunks: 1
 item_text_length: 12
-attention_dropout: 0.1
+dropout: 0.1
 per_device_train_batch_size: 4
 max_steps: 3
 num_passes: 20
@@ -151,7 +152,21 @@ def test_wrong_options_are_named(tmp_path, text, arguments, message):
         (["--help"], 0, "usage: unimp COMMAND"),
         (["trian"], 2, "unknown command 'trian': did you mean `train`?"),
         (["train"], 1, "the following arguments are required: --dataset"),
-        (["train", "--dataset", "x", "--split", "random"], 1, "`split` must be"),
+        (
+            ["train", "--dataset", "x", "--later_weights", "0.4", "-1"],
+            1,
+            "`later_weights` must be numbers of at least 0",
+        ),
+        (["train", "--dataset", "x", "--attention_dropout", "0.1"], 1, "`--attention_dropout` is not an option"),
+        (["data", "clean"], 1, "`unimp data` knows `prepare`, got 'clean'"),
+        (["data", "prepare", "movilens"], 1, "must be followed by one of movielens, "),
+        (["data", "prepare", "movielens"], 1, "the following arguments are required: --raw, --output_dir"),
+        (["data", "prepare", "movielens", "--raw", "/nowhere", "--output_dir", "x"], 1, "/nowhere"),
+        (["evaluate"], 1, "the following arguments are required: --model, --dataset"),
+        (["evaluate", "--model", "x", "--dataset", "/nowhere"], 1, "no such folder"),
+        (["evaluate", "--model", "x", "--dataset", "y", "--batch_size", "0"], 1, "`batch_size` must be at least 1"),
+        (["evaluat"], 2, "unknown command 'evaluat': did you mean `evaluate`?"),
+        (["dat"], 2, "unknown command 'dat': did you mean `data`?"),
         (["train", "--dataset", "/nowhere"], 1, "no such folder"),
         (["train", "--dataset", "x", "--task_rates", "recommend"], 1, "`task_rates` must be JSON"),
         (["train", "--config", "/nowhere.yaml"], 1, "/nowhere.yaml"),
@@ -183,7 +198,57 @@ def test_a_setting_that_a_strict_configuration_refuses_takes_one_line(capsys, mo
     assert errors.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["quickstart", "train", "recommend"])
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [
+        ("random", "`split` must be one of"),
+        ("leave_last_0", "`split` must be one of"),
+        ("new_domain", "`split` must be one of"),
+        ("new_domain:nothing=1", "`items` has no attribute 'nothing'"),
+        ("new_domain:category=", "`split` must be one of"),
+    ],
+)
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_a_split_that_there_is_not_takes_one_line(write_folder, tmp_path, config, capsys, command, split, message):
+    arguments = [command, "--dataset", str(write_folder()), "--output_dir", str(tmp_path / "out"), "--split", split]
+    arguments += ["--config", config] if command == "train" else ["--model", str(tmp_path / "model")]
+    assert main(arguments) == 1
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert len([line for line in errors.splitlines() if "unimp:" in line]) == 1
+    assert "Traceback" not in errors
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "module"), [("data", "unimp.data"), ("evaluate", "unimp.evaluate"), ("quickstart", "unimp.cli")]
+)
+def test_a_command_is_given_what_follows_its_name(command, module, monkeypatch):
+    told = []
+    name = "_quickstart" if module == "unimp.cli" else "main"
+    monkeypatch.setattr(f"{module}.{name}", lambda arguments: told.append(list(arguments)) or 7)
+    assert main([command, "prepare", "--x", "1"]) == 7
+    assert told == [["prepare", "--x", "1"]]
+
+
+def test_every_command_is_in_the_overview(capsys):
+    assert main([]) == 0
+    printed = capsys.readouterr().out
+    for command in ("quickstart", "data", "train", "evaluate", "recommend"):
+        assert f"\n  {command} " in printed
+
+
+def test_no_later_weights_are_an_empty_list_in_the_file(tmp_path):
+    (tmp_path / "file.yaml").write_text("output_dir: x\nlater_weights: []\ndropout: 0.3")
+    training, model = parse(["--config", str(tmp_path / "file.yaml")], UniMPTrainingConfig, ModelArguments)
+    assert training.later_weights == []
+    assert model.dropout == 0.3
+    arguments = ["--output_dir", "x", "--later_weights", "0.5", "0.25", "0.1"]
+    assert parse(arguments, UniMPTrainingConfig)[0].later_weights == [0.5, 0.25, 0.1]
+    assert parse(arguments[:2], UniMPTrainingConfig)[0].later_weights == [0.4, 0.16]
+
+
+@pytest.mark.parametrize("command", ["quickstart", "train", "evaluate", "recommend"])
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as exit_status:
         main([command, "--help"])
@@ -222,6 +287,23 @@ def test_train_then_recommend(write_folder, tmp_path, config, capsys, kind):
     errors = capsys.readouterr().err
     assert "`user_id` 'nobody' is not in" in errors
     assert "`history` has 'nothing', which is not one of the catalogue's 40 item ids" in errors
+
+
+@pytest.mark.parametrize("split", ["leave_last_2", "cold_items", "user_holdout", "new_domain:category=coat"])
+def test_train_on_any_split_then_evaluate(write_folder, tmp_path, config, capsys, split):
+    folder, result = str(write_folder()), tmp_path / "model"
+    command = ["train", "--dataset", folder, "--split", split, "--output_dir", str(result), "--config", config]
+    assert main([*command, "--max_steps", "1"]) == 0
+    metrics = json.loads((result / "metrics.json").read_text())
+    assert metrics["split"].startswith(split.partition("=")[0])
+    assert len(UniMPProcessor.from_pretrained(result).catalog) == 40
+    command = ["evaluate", "--model", str(result), "--dataset", folder, "--split", split, "--tasks", "recommend"]
+    assert main([*command, "--output_dir", str(tmp_path / "figures")]) == 0
+    figures = json.loads((tmp_path / "figures" / "results.json").read_text())
+    measured = figures["tasks"]["recommend"]["systems"]["model"]["hr@10"]["value"]
+    assert measured == pytest.approx(metrics["metrics"]["recommend"]["model"]["hr@10"])
+    assert figures["counts"]["items_added"] == 0
+    assert "recommend" in capsys.readouterr().out
 
 
 def test_a_persons_events_are_the_history(write_folder, tmp_path, config, monkeypatch):
@@ -319,11 +401,11 @@ def test_nothing_to_resume(write_folder, tmp_path, config, capsys):
 def test_an_interrupted_run_goes_on_where_it_was(write_folder, tmp_path, config):
     folder = write_folder()
     command = [sys.executable, "-m", "unimp.cli", "train", "--dataset", str(folder), "--config", config]
-    command += ["--max_steps", "400", "--output_dir"]
+    command += ["--max_steps", "120", "--output_dir"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen([*command, str(tmp_path / "cut")], stderr=subprocess.PIPE, env=environment) as process:
         seen = b""
-        while not re.search(rb" [1-9]\d?/400 ", seen):  # steps 1 to 99
+        while not re.search(rb" [1-9]\d?/120 ", seen):  # steps 1 to 99
             seen += process.stderr.read1() or pytest.fail(seen.decode())
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read().decode()
@@ -331,7 +413,7 @@ def test_an_interrupted_run_goes_on_where_it_was(write_folder, tmp_path, config)
     assert "Go on with --resume." in rest
     assert "Traceback" not in rest
     [checkpoint] = (tmp_path / "cut").glob("checkpoint-*")
-    assert 1 <= int(checkpoint.name.partition("-")[2]) < 400
+    assert 1 <= int(checkpoint.name.partition("-")[2]) < 120
     for arguments in ([str(tmp_path / "cut"), "--resume"], [str(tmp_path / "whole")]):
         subprocess.run([*command, *arguments], env=environment, check=True, capture_output=True, timeout=120)
     cut, whole = (load_file(tmp_path / name / "model.safetensors") for name in ("cut", "whole"))

@@ -128,16 +128,11 @@ def run(
 
 
 def _without_items(store: Store, item_ids: Sequence[str]) -> Store:
-    if not item_ids:
-        return store
-    items, events = (_rows_without(dataset, pa.array(item_ids)) for dataset in (store.items, store.interactions))
-    return Store(items, events, store.report)
-
-
-def _rows_without(dataset: Dataset, item_ids: pa.Array) -> Dataset:
-    table = as_table(dataset)
-    left = table.filter(pc.invert(pc.is_in(table[Columns.ITEM_ID], value_set=item_ids)))
-    return Dataset(left, info=DatasetInfo(features=dataset.features))
+    """Fewer items, but all events: their kinds and ratings are what the model must be able to read."""
+    table = as_table(store.items)
+    left = table.filter(pc.invert(pc.is_in(table[Columns.ITEM_ID], value_set=pa.array(item_ids, pa.string()))))
+    items = Dataset(left, info=DatasetInfo(features=store.items.features))
+    return Store(items, store.interactions, store.report)
 
 
 def _last_checkpoint(folder: str) -> str:

@@ -124,6 +124,8 @@ def parse(arguments: Sequence[str], *types: type) -> tuple[Any, ...]:
     parser = HfArgumentParser(types, prog="unimp", allow_abbrev=False)
     parser.add_argument("--config", help="YAML file of options.")
     parser.error = _refuse
+    for action in parser._actions:  # a list may be empty
+        action.nargs = "*" if action.nargs == "+" else action.nargs
     known = {option.name for kind in types for option in fields(kind)}
     config = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     config.add_argument("--config", type=Path)

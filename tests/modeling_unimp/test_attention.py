@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from unimp import UniMPForConditionalGeneration
 from unimp.modeling_unimp.attention_unimp import visibility
 
-from .tiny import IMAGE, open_gates, pictures, prompt, single, text_config, tiny_model
+from .tiny import IMAGE, ITEM, open_gates, pictures, prompt, single, text_config, tiny_model
 
 TOKENS = torch.tensor([[10, IMAGE, 11, 12, IMAGE, 13]])
 
@@ -148,3 +149,20 @@ def test_a_picture_given_several_times_is_encoded_once():
     model.model.resampler.register_forward_pre_hook(lambda module, args: encoded.append(len(args[0])))
     model(**prompt(40))  # three `<image>` tokens with pictures, two distinct ones
     assert encoded == [2, 2]
+
+
+def test_without_cross_attention_pictures_are_known_through_the_item_codes_alone(tmp_path):
+    model = tiny_model(cross_attention_every=0)
+    assert model.model.resampler is None
+    assert len(model.model.cross_attention) == len(model.model.key_values) == 0
+    inputs = prompt()
+    other = {**inputs, "pixel_values": pictures(2, seed=9)}
+    with torch.no_grad():
+        states = [model.model(**batch).last_hidden_state for batch in (inputs, other)]
+    assert torch.equal(*states)
+    scores = model.score_items(**prompt(ITEM))
+    model.model.item_content.image_embeddings += 1.0
+    assert not torch.allclose(model.score_items(**prompt(ITEM)), scores)
+    model.save_pretrained(tmp_path)
+    loaded = UniMPForConditionalGeneration.from_pretrained(tmp_path).eval()
+    torch.testing.assert_close(loaded.score_items(**prompt(ITEM)), model.score_items(**prompt(ITEM)))

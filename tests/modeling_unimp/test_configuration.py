@@ -42,7 +42,7 @@ def test_tying_is_the_decoders_unless_said_otherwise(tied):
     [
         ("num_latents", 0),
         ("resampler_depth", 0),
-        ("cross_attention_every", 0),
+        ("cross_attention_every", -1),
         ("cross_attention_heads", -1),
         ("feed_forward_multiplier", 0),
         ("item_text_length", 0),

@@ -43,6 +43,72 @@ def test_log_probs_equal_a_full_computation(decoder, tied_items):
     torch.testing.assert_close(output.log_probs[:, 1:], joint, rtol=1e-4, atol=1e-4)
 
 
+def _with_later():
+    """The labels above and, beside the item labels, one or two that come after them."""
+    inputs, labels = _labelled()
+    later = torch.full((*labels.shape, 2), -100)
+    later[0, -8] = torch.tensor([FIRST_ITEM, FIRST_ITEM + 1])
+    later[0, -7, 0] = FIRST_ITEM + NUM_ITEMS - 1
+    later[2, -5, 1] = FIRST_ITEM + 3  # the first of two may be the one that is not there
+    return inputs, labels, later
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("tied_items", [True, False])
+def test_later_log_probs_are_those_of_the_items_at_the_same_position(decoder, tied_items):
+    model = tiny_model(decoder, tie_item_embeddings=tied_items)
+    inputs, labels, later = _with_later()
+    output = model(**inputs, labels=labels, later_labels=later)
+    states = model.model(**inputs).last_hidden_state
+    rows = model.compute_item_rows()[1]
+    expected = torch.zeros(later.shape)
+    for row, position, place in (later != -100).nonzero().tolist():
+        log_probs = model.item_logits(states[row, position - 1], rows).log_softmax(-1)
+        expected[row, position, place] = log_probs[1 + later[row, position, place] - FIRST_ITEM]
+    assert (expected != 0).sum() == 4
+    torch.testing.assert_close(output.later_log_probs, expected, rtol=1e-4, atol=1e-5)
+    # What is asked beside it changes nothing else.
+    plain = model(**inputs, labels=labels)
+    assert plain.later_log_probs is None
+    assert torch.equal(plain.log_probs, output.log_probs)
+    assert torch.equal(plain.loss, output.loss)
+
+
+def test_later_log_probs_have_the_gradient_of_a_naive_loss(model):
+    model.set_trainable("all")
+    inputs, labels, later = _with_later()
+
+    def gradients(loss):
+        model.zero_grad()
+        loss.backward()
+        return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+    found = gradients(-model(**inputs, labels=labels, later_labels=later).later_log_probs.sum())
+    states, rows = model.model(**inputs).last_hidden_state, model.compute_item_rows()[1]
+    naive = 0
+    for row, position, place in (later != -100).nonzero().tolist():
+        target = 1 + later[row, position, place] - FIRST_ITEM
+        naive = naive - model.item_logits(states[row, position - 1], rows).log_softmax(-1)[target]
+    expected = gradients(naive)
+    assert found["model.item_rows.learned"].abs().sum() > 0
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-5, msg=name)
+    assert all(not found[name].any() for name in set(found) - set(expected))
+
+
+def test_without_a_later_label_there_is_nothing_and_a_connected_graph(model):
+    model.set_trainable("all")
+    inputs, labels, later = _with_later()
+    nothing = torch.full_like(later, -100)
+    found = model(**inputs, labels=labels, later_labels=nothing).later_log_probs
+    assert found.shape == later.shape
+    assert not found.any()
+    found = model(**inputs, labels=torch.full_like(labels, -100), later_labels=nothing).later_log_probs
+    assert not found.any()
+    found.sum().backward()
+    assert not model.model.item_rows.bias.grad.any()
+
+
 def test_loss_is_the_mean_over_labels_or_over_the_global_batch(model):
     inputs, labels = _labelled()
     output = model(**inputs, labels=labels)

@@ -13,10 +13,12 @@ from unimp.processing.chunks_unimp import (
     EXPLANATION_ROLE,
     FIRST_GAP,
     FIRST_KIND,
+    FIRST_PERIOD,
     FIRST_RATING,
     ITEM_ROLE,
     MARKERS,
     NO_ROLE,
+    PERIOD_BUCKETS,
     RATING_ROLE,
     Event,
     Tokens,
@@ -44,11 +46,17 @@ TABLE = {
     ("search", "code_first", None): f"Go END hat^I {HAT} END cap^I {CAP} END query : red ITEM | bag^I",
     ("search", "code_first", 0): "Go END hat^I cap^I query : red ITEM | bag^I",
     ("search", "code_last", 1): f"Go END hat^I {CAP} ITEM cap^I END query : red ITEM | bag^I",
-    # rate, explain: always in full; what the history shows of them is predicted as well, the codes are not
-    ("rate", "code_first", 0): f"Go END hat {HAT} ANSWER 3^R eos^R END cap {CAP} END bag {BAG} ANSWER | 4^R eos^R END",
-    ("rate", "code_last", 0): (
+    # rate: codes and what the history shows of ratings, which is predicted as well; the recent items in full
+    ("rate", "code_first", 0): f"Go END hat ANSWER 3^R eos^R cap bag {BAG} ANSWER | 4^R eos^R END",
+    ("rate", "code_first", 1): f"Go END hat ANSWER 3^R eos^R cap {CAP} END bag {BAG} ANSWER | 4^R eos^R END",
+    ("rate", "code_first", None): (
+        f"Go END hat {HAT} ANSWER 3^R eos^R END cap {CAP} END bag {BAG} ANSWER | 4^R eos^R END"
+    ),
+    ("rate", "code_last", 0): f"Go END hat ANSWER 3^R eos^R cap {BAG} ANSWER | 4^R eos^R ITEM bag END",
+    ("rate", "code_last", None): (
         f"Go END {HAT} ANSWER 3^R eos^R ITEM hat END {CAP} ITEM cap END {BAG} ANSWER | 4^R eos^R ITEM bag END"
     ),
+    # explain: always in full; what the history shows is predicted as well, the codes are not
     ("explain", "code_first", 1): (
         f"Go END hat {HAT} ANSWER 3^R :^E nice^E eos^E END cap {CAP} END bag {BAG} ANSWER | 4^R :^E good^E eos^E END"
     ),
@@ -213,17 +221,17 @@ def test_a_label_follows_a_token_after_which_its_kind_is_predicted(model, task, 
 
 
 def behaviors(processor, event, task="recommend"):
-    """Rating, kind and gap of the first event of a history of two."""
+    """Rating, kind, gap and period of the first event of a history of two."""
     batch = processor(make_request(task, [event, "hat"]), task=task)
     code = processor.format.first_item_id + processor.catalog.position(event["item_id"])
     return batch["behavior_ids"][0][batch["input_ids"][0] == code].tolist()[0]
 
 
 def test_behaviors_of_an_event(processor):
-    assert behaviors(processor, {"item_id": "coat"}) == [0, 0, 0]
-    assert behaviors(processor, {"item_id": "coat", "rating": 1}) == [FIRST_RATING, 0, 0]
-    assert behaviors(processor, {"item_id": "coat", "rating": 5.0}) == [FIRST_RATING + 9, 0, 0]
-    assert behaviors(processor, {"item_id": "coat", "behavior": "view"}) == [0, FIRST_KIND + 1, 0]
+    assert behaviors(processor, {"item_id": "coat"}) == [0, 0, 0, 0]
+    assert behaviors(processor, {"item_id": "coat", "rating": 1}) == [FIRST_RATING, 0, 0, 0]
+    assert behaviors(processor, {"item_id": "coat", "rating": 5.0}) == [FIRST_RATING + 9, 0, 0, 0]
+    assert behaviors(processor, {"item_id": "coat", "behavior": "view"}) == [0, FIRST_KIND + 1, 0, 0]
     assert processor.num_behaviors == FIRST_KIND + 2
 
 
@@ -236,6 +244,81 @@ def test_the_time_since_the_event_before(processor, gap, row):
     ]
     gaps = [batch["behavior_ids"][0][batch["input_ids"][0] == code][0, 2].item() for code in codes]
     assert gaps == [0, 0, FIRST_GAP + row]
+
+
+@pytest.mark.parametrize(
+    ("periods", "time", "row"),
+    [
+        ([], 150, None),  # no periods, nothing to say
+        ([100, 200], None, None),  # no time, nothing to say
+        ([100, 200], 0, 0),
+        ([100, 200], 99.9, 0),
+        ([100, 200], 100, 1),  # a period begins with its time
+        ([100, 200], 199.9, 1),
+        ([100, 200], 200, 2),
+        ([100, 200], 10**12, 2),
+        ([100, 100, 200], 100, 2),
+        (range(PERIOD_BUCKETS - 1), 10**12, PERIOD_BUCKETS - 1),
+        (range(PERIOD_BUCKETS - 1), -1, 0),
+    ],
+)
+def test_the_period_of_the_calendar(periods, time, row):
+    processor = make_processor(periods=periods)
+    event = {"item_id": "coat"} if time is None else {"item_id": "coat", "timestamp": time}
+    assert behaviors(processor, event) == [0, 0, 0, 0 if row is None else FIRST_PERIOD + row]
+
+
+def test_no_two_behaviours_share_a_row():
+    """Each of the four numbers has rows of its own, and none is past the model's table."""
+    processor = make_processor(periods=range(1000, 1000 + PERIOD_BUCKETS - 1))
+    rows = [set() for _ in range(4)]
+    for rating, behavior, gap, time in zip(
+        [1, 2, 3, 4, 5] * 20,
+        ["purchase", "view"] * 50,
+        [2**n for n in range(0, 50)] * 2,
+        range(980, 1080),
+        strict=True,
+    ):
+        event = {"item_id": "coat", "rating": rating, "behavior": behavior, "timestamp": time}
+        history = [{"item_id": "hat", "timestamp": time - gap}, event]
+        batch = processor({"history": history})
+        code = processor.format.first_item_id + processor.catalog.position("coat")
+        for known, row in zip(rows, batch["behavior_ids"][0][batch["input_ids"][0] == code][0].tolist(), strict=True):
+            known.add(row)
+    assert [len(known) for known in rows] == [5, 2, 20, PERIOD_BUCKETS]
+    assert len(set().union(*rows)) == sum(map(len, rows))
+    assert 0 not in set().union(*rows)
+    assert max(set().union(*rows)) == processor.num_behaviors - 1
+
+
+def test_of_every_event_of_a_history_the_own_time_counts():
+    processor = make_processor(periods=[100, 200], full_chunks=0)
+    times = {"coat": 50, "hat": None, "belt": 120, "socks": 300}
+    history = [{"item_id": name, "timestamp": time} for name, time in times.items()]
+    batch = processor({"history": history})
+    first = processor.format.first_item_id
+    told = batch["behavior_ids"][0][batch["input_ids"][0] >= first][:, 3].tolist()
+    assert told == [FIRST_PERIOD, 0, FIRST_PERIOD + 1, FIRST_PERIOD + 2]
+
+
+def test_periods_are_saved_with_the_processor(tmp_path):
+    processor = make_processor(periods=(100, 200.5))
+    assert processor.periods == [100.0, 200.5]
+    processor.save_pretrained(tmp_path)
+    loaded = UniMPProcessor.from_pretrained(tmp_path)
+    assert loaded.periods == [100.0, 200.5]
+    event = {"item_id": "coat", "timestamp": 150}
+    assert behaviors(loaded, event) == behaviors(processor, event) == [0, 0, 0, FIRST_PERIOD + 1]
+
+
+@pytest.mark.parametrize(
+    "periods",
+    [[2, 1], range(PERIOD_BUCKETS), ["a"], [float("nan")], [1.0, float("inf")], 5, "12", None],
+    ids=repr,
+)
+def test_wrong_periods_are_refused(periods):
+    with pytest.raises(ValueError, match="`periods` must be at most 31 times in seconds, ascending, got"):
+        make_processor(periods=periods)
 
 
 def test_a_datetime_is_seconds_since_1970(processor):
@@ -261,7 +344,7 @@ def test_a_rating_to_be_predicted_is_nowhere_in_the_prompt(processor, task_name)
 
 def test_one_rating_only_is_a_range():
     processor = make_processor(rating_range=(5, 5))
-    assert behaviors(processor, {"item_id": "coat", "rating": 5}) == [FIRST_RATING, 0, 0]
+    assert behaviors(processor, {"item_id": "coat", "rating": 5}) == [FIRST_RATING, 0, 0, 0]
 
 
 # Attributes
@@ -428,13 +511,13 @@ def test_answers_are_read_generously(text, answer):
 
 
 def test_tokens_keep_their_sides_together():
-    tokens = Tokens().add([1, 2], ITEM_ROLE, (1, 2, 3)).extend(Tokens(images=[7]).add([3]))
+    tokens = Tokens().add([1, 2], ITEM_ROLE, (1, 2, 3, 4)).extend(Tokens(images=[7]).add([3]))
     assert (len(tokens), tokens.ids, tokens.roles) == (3, [1, 2, 3], [ITEM_ROLE, ITEM_ROLE, NO_ROLE])
-    assert (tokens.behaviors, tokens.images) == ([(1, 2, 3), (1, 2, 3), (0, 0, 0)], [7])
+    assert (tokens.behaviors, tokens.images) == ([(1, 2, 3, 4), (1, 2, 3, 4), (0, 0, 0, 0)], [7])
 
 
 def test_a_compact_chunk_is_the_code_alone(processor):
     event = Event(code=3, text_ids=[5, 6], image=0, rating=5.0)
     chunk = processor.format.chunk(event, TASKS["recommend"], full=False, labelled=True)
     assert (chunk.ids, chunk.images, chunk.roles) == ([processor.format.first_item_id + 3], [], [ITEM_ROLE])
-    assert chunk.behaviors == [(FIRST_RATING + 9, 0, 0)]
+    assert chunk.behaviors == [(FIRST_RATING + 9, 0, 0, 0)]

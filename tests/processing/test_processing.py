@@ -76,7 +76,7 @@ def test_an_answer_does_not_shorten_the_history(task):
         assert torch.equal(processor(trained, task=task, training=True)["input_ids"][:, : prompt.shape[1]], prompt)
 
 
-@pytest.mark.parametrize("task_name", ["rate", "explain", "select"])
+@pytest.mark.parametrize("task_name", ["explain", "select"])
 def test_short_histories_are_the_most_recent_events(processor, task_name):
     history = long_history(processor, 11)
     batches = [processor(make_request(task_name, events), task=task_name) for events in (history, history[-4:])]
@@ -106,7 +106,7 @@ def test_only_pictures_that_are_shown_are_read(full_chunks, pictures):
 
 def test_pictures_of_events_left_out_are_not_read(processor):
     history = [{"image": draw_picture(0)}, *long_history(processor, 4)]
-    batch = processor(make_request("rate", history), task="rate")
+    batch = processor(make_request("explain", history), task="explain")
     assert "new_item_text_ids" not in batch
 
 

@@ -22,6 +22,7 @@ TINY = {
     "num_latents": 2,
     "full_chunks": 2,
     "item_text_length": 12,
+    "dropout": 0.0,
     "item_dropout": 0.0,
 }
 # A few steps that can be compared with each other.

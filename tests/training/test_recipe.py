@@ -2,6 +2,7 @@
 
 import copy
 import io
+from itertools import pairwise
 
 import pytest
 import torch
@@ -96,9 +97,116 @@ def test_pretrained_backbones(store, tmp_path):
     assert processor([{"history": [store.items["item_id"][0]]}])["pixel_values"].shape[-2:] == (32, 32)
 
 
-def test_one_backbone_alone_is_refused(store):
-    with pytest.raises(ValueError, match="`vision` and `text` go together"):
-        build(store, ModelArguments(text="somewhere"))
+def test_a_decoder_without_a_vision_encoder_is_refused():
+    with pytest.raises(ValueError, match="`text` needs `vision`"):
+        ModelArguments(text="somewhere")
+
+
+@pytest.fixture
+def vision(tmp_path):
+    """A vision encoder with weights of its own, and the folder it is in."""
+    torch.manual_seed(5)
+    encoder = ResNetModel(ResNetConfig(embedding_size=8, hidden_sizes=[16], depths=[1], layer_type="basic"))
+    encoder.save_pretrained(tmp_path / "vision")
+    ViTImageProcessorPil(size={"height": 24, "width": 24}).save_pretrained(tmp_path / "vision")
+    return encoder, str(tmp_path / "vision")
+
+
+def test_a_vision_encoder_may_stand_beside_a_tiny_new_decoder(build_model, vision, store):
+    encoder, folder = vision
+    model, processor = build_model(vision=folder)
+    kept = model.model.vision_encoder.state_dict()
+    given = encoder.state_dict()
+    assert kept.keys() == given.keys()
+    assert all(torch.equal(kept[name], given[name]) for name in given)
+    assert model.config.vision_config.hidden_sizes == [16]
+    decoder, tiny = model.config.text_config, build_model()[0].config.text_config
+    assert decoder.to_dict() | {"dtype": None} == tiny.to_dict() | {"dtype": None}
+    assert processor([{"history": [store.items["item_id"][0]]}])["pixel_values"].shape[-2:] == (24, 24)
+    assert model.config.item_embedding_scale == pytest.approx(TINY["hidden_size"] ** 0.5)
+
+
+def test_a_tiny_decoder_beside_a_vision_encoder_trains(build_model, vision, make_trainer):
+    built = build_model(vision=vision[1])
+    before = {name: parameter.detach().clone() for name, parameter in built[0].named_parameters()}
+    trainer = make_trainer(built, max_steps=15, learning_rate=3e-3, task_rates={"recommend": 1.0})
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
+    moved = {name for name, parameter in built[0].named_parameters() if not torch.equal(before[name], parameter)}
+    assert {name for name in moved if "language_model" in name}
+    assert not {name for name in moved if "vision_encoder" in name}
+    assert {name for name in moved if "resampler" in name}
+
+
+# The calendar
+
+
+def periods_of(times_by_person: list[list[float]], held_out: float = 10.0**9) -> list[float]:
+    """Periods of a processor for people with events at these times, and one more that nobody is trained on."""
+    items = Dataset.from_list([{"item_id": f"i{n}"} for n in range(4)])
+    rows = [
+        {"user_id": f"u{n}", "item_id": [f"i{e % 4}" for e in range(len(times))], "timestamp": times}
+        for n, times in enumerate(times_by_person)
+    ]
+    events = [
+        {"user_id": row["user_id"], "item_id": item, "timestamp": time}
+        for row in rows
+        for item, time in zip(row["item_id"], row["timestamp"], strict=True)
+    ]
+    events.append({"user_id": "u0", "item_id": "i0", "timestamp": held_out})
+    return build(make_store(items, Dataset.from_list(events)), ModelArguments(**TINY), Dataset.from_list(rows))[
+        1
+    ].periods
+
+
+def test_periods_part_the_training_events_into_equally_many():
+    times = [float(100 * n) for n in range(32 * 4)]
+    periods = periods_of([times[::2], times[1::2]])
+    assert len(periods) == 31
+    starts = [0, *(sum(time < period for time in times) for period in periods), len(times)]
+    sizes = [after - before for before, after in pairwise(starts)]
+    assert sum(sizes) == len(times)
+    assert min(sizes) >= 3
+    assert max(sizes) <= 5
+    assert max(periods) < max(times)  # nothing is learned from what is held out
+
+
+def test_few_times_are_few_periods():
+    assert periods_of([[5.0, 5.0], [5.0, 9.0]]) == [5.0]
+    assert periods_of([[0.0, 1.0]]) == [0.0]
+
+
+def test_without_training_events_there_are_no_periods(store, split):
+    assert build(store, ModelArguments(**TINY))[1].periods == []
+    model, processor = build(store, ModelArguments(**TINY), split.train)
+    assert 1 < len(processor.periods) <= 31
+    assert model.config.num_behaviors == processor.num_behaviors
+
+
+# The tiny decoder
+
+
+def test_dropout_is_active_in_training_and_not_in_use(build_model, store):
+    request = {"history": store.items["item_id"][:4]}
+    for dropout, noisy in ((0.3, True), (0.0, False)):
+        model, processor = build_model(dropout=dropout)
+        inputs = processor([request])
+        with torch.no_grad():
+            model.train()
+            trained = [model.model(**inputs).last_hidden_state for _ in range(2)]
+            model.eval()
+            used = [model.model(**inputs).last_hidden_state for _ in range(2)]
+        assert torch.equal(*trained) != noisy
+        assert torch.equal(*used)
+
+
+def test_dropout_is_in_every_place_that_the_decoder_has(build_model):
+    decoder = build_model(dropout=0.25)[0].model.language_model
+    rates = {name: module.p for name, module in decoder.named_modules() if isinstance(module, torch.nn.Dropout)}
+    assert len(rates) >= 1 + 2 * TINY["num_layers"]  # of the embeddings, and of what each layer adds twice
+    assert set(rates.values()) == {0.25}
+    assert decoder.config.attention_dropout == 0.25
 
 
 def test_a_saved_model_is_continued(built, store, tmp_path):
@@ -281,7 +389,7 @@ def test_the_tokenizer_learns_nothing_from_what_is_held_out(store):
         ({"num_latents": -1}, "`num_latents` must be at least 1"),
         ({"full_chunks": -1}, "`full_chunks` must be at least 0"),
         ({"item_dropout": 1.5}, "`item_dropout` must lie between 0 and 1, got 1.5"),
-        ({"attention_dropout": -0.1}, "`attention_dropout` must lie between 0 and 1"),
+        ({"dropout": -0.1}, "`dropout` must lie between 0 and 1, got -0.1"),
     ],
 )
 def test_wrong_options_are_refused(option, message):

@@ -13,6 +13,7 @@ from huggingface_hub import ModelCard
 from peft import LoraConfig, PeftModel
 from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
 
+from unimp.processing import TASKS
 from unimp.training.card import write_model_card
 from unimp.training.loss import token_weighted_loss
 from unimp.training.recipe import load
@@ -48,11 +49,28 @@ def prepared(trainer, number=8) -> dict[str, torch.Tensor]:
 # What trains
 
 
-def test_a_few_steps_lower_the_loss(make_trainer):
-    trainer = make_trainer(max_steps=25, learning_rate=3e-3, task_rates={"recommend": 1.0, "rate": 1.0})
+def loss_of(trainer, task: str) -> float:
+    """Of one and the same batch of a task: batches of different tasks differ in loss however well they are known."""
+    rows = [row for row, name in enumerate(trainer.train_dataset.with_format(None)["task"]) if name == task][:12]
+    batch = trainer.data_collator([trainer.train_dataset[row] for row in rows])
+    with torch.no_grad():
+        return trainer.compute_loss(trainer.model.eval(), batch).item()
+
+
+@pytest.mark.parametrize(("dropout", "later_weights"), [(0.0, []), (0.1, [0.4, 0.16])])
+def test_a_few_steps_lower_the_loss(make_trainer, dropout, later_weights):
+    rates = {"recommend": 1.0, "rate": 1.0}
+    trainer = make_trainer(
+        model={"dropout": dropout},
+        max_steps=25,
+        learning_rate=3e-3,
+        task_rates=rates,
+        later_weights=later_weights,
+    )
+    before = {task: loss_of(trainer, task) for task in rates}
     trainer.train()
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    assert sum(losses[-3:]) < 0.8 * sum(losses[:3])
+    assert loss_of(trainer, "recommend") < 0.95 * before["recommend"]
+    assert loss_of(trainer, "rate") < 0.7 * before["rate"]
     assert {"surprise_item", "surprise_rating"} <= {name for entry in trainer.state.log_history for name in entry}
 
 
@@ -82,6 +100,9 @@ def test_the_loss_is_the_weighted_one(make_trainer, built):
         inputs = {key: value for key, value in batch.items() if key not in ("roles", "loss_weights")}
         outputs = trainer.model(**inputs)
     expected = token_weighted_loss(outputs.log_probs, batch["loss_weights"], 2.0, 10)
+    for place, weight in enumerate(trainer.args.later_weights):
+        later = outputs.later_log_probs[..., place]
+        expected += weight * token_weighted_loss(later, batch["loss_weights"], 2.0, 10)
     assert loss.item() == pytest.approx(expected.item())
     assert loss.item() != pytest.approx(outputs.loss.item() * (batch["labels"] != -100).sum().item() / 10)
     assert "roles" in batch  # nothing was taken out of the caller's batch
@@ -106,6 +127,75 @@ def test_weights_change_the_gradient(make_trainer, built):
     assert words.norm() > 0
     trainer.args.focal_gamma = 2.0
     assert not torch.allclose(gradients(trainer, batch), plain, rtol=1e-2)
+
+
+# Later items
+
+
+def naive_loss(trainer, batch, count: int) -> torch.Tensor:
+    """The loss, one labelled position after the other, from the logits that the model gives without labels."""
+    beside = ("labels", "later_labels", "roles", "loss_weights")
+    logits = trainer.model(**{key: value for key, value in batch.items() if key not in beside}).logits
+    gamma, total = trainer.args.focal_gamma, 0.0
+
+    def surprise(row, position, label):
+        log_prob = logits[row, position - 1].log_softmax(-1)[label]
+        return -log_prob * (1 - log_prob.exp()) ** gamma
+
+    for row, labels in enumerate(batch["labels"].tolist()):
+        items = [p for p, label in enumerate(labels) if label != -100 and batch["roles"][row, p] == 1]
+        for position, label in enumerate(labels):
+            if label == -100:
+                continue
+            weight = batch["loss_weights"][row, position]
+            total = total + weight * surprise(row, position, label)
+            if position in items and trainer.train_dataset[row]["task"] != "select":
+                following = items[items.index(position) + 1 :]
+                for later_weight, later in zip(trainer.args.later_weights, following, strict=False):
+                    total = total + weight * later_weight * surprise(row, position, labels[later])
+    return total / count
+
+
+@pytest.mark.parametrize("later_weights", [[], [0.5], [0.4, 0.16], [0.0, 0.3, 0.2]])
+def test_the_loss_and_its_gradient_are_those_of_a_naive_one(make_trainer, built, later_weights):
+    settings = {"task_weights": {"recommend": 3.0, "select": 0.5}, "role_weights": {"item": 0.7}}
+    trainer = make_trainer(built, later_weights=later_weights, focal_gamma=1.5, **settings)
+    batch = prepared(trainer, 10)  # of two people, every task
+    assert {trainer.train_dataset[n]["task"] for n in range(10)} == set(TASKS)
+    results = []
+    for loss in (trainer.compute_loss(trainer.model.eval(), dict(batch), num_items_in_batch=7), None):
+        loss = naive_loss(trainer, batch, 7) if loss is None else loss
+        trainer.model.zero_grad()
+        loss.backward()
+        grads = {name: p.grad.clone() for name, p in trainer.model.named_parameters() if p.grad is not None}
+        results.append((loss.item(), grads))
+    (loss, grads), (expected, expected_grads) = results
+    assert loss == pytest.approx(expected, rel=1e-4)
+    for name in expected_grads:
+        torch.testing.assert_close(grads[name], expected_grads[name], rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_without_later_weights_there_are_no_later_items(make_trainer, build_model):
+    """Neither in the batch nor in the loss; and with weights of 0 the loss is the same as without."""
+    losses, batches = [], []
+    for weights_of_later in ([], [0.0, 0.0], [0.4, 0.16]):
+        trainer = make_trainer(build_model(), later_weights=weights_of_later)
+        batches.append(prepared(trainer))
+        with torch.no_grad():
+            losses.append(trainer.compute_loss(trainer.model.eval(), dict(batches[-1])).item())
+    assert "later_labels" not in batches[0]
+    assert batches[2]["later_labels"].shape == (*batches[2]["labels"].shape, 2)
+    assert losses[0] == losses[1] < losses[2]
+
+
+@pytest.mark.parametrize("task", ["select", "rate", "explain"])
+def test_later_weights_change_nothing_where_no_order_of_items_is_predicted(make_trainer, build_model, task):
+    losses = []
+    for weights_of_later in ([], [0.4, 0.16]):
+        trainer = make_trainer(build_model(), later_weights=weights_of_later, task_rates={task: 1.0})
+        with torch.no_grad():
+            losses.append(trainer.compute_loss(trainer.model.eval(), prepared(trainer)).item())
+    assert losses[0] == losses[1]
 
 
 SGD = {"optim": "sgd", "learning_rate": 0.1, "max_grad_norm": 0.0, "max_steps": 2, "use_cpu": True}
@@ -146,7 +236,8 @@ def test_two_processes_give_what_one_with_the_doubled_batch_gives(make_trainer, 
 
 
 def test_evaluation_loss(make_trainer, split, built):
-    trainer = make_trainer(built, eval_dataset=split.test, focal_gamma=0.0, task_weights={}, max_steps=20)
+    settings = {"focal_gamma": 0.0, "task_weights": {}, "later_weights": []}
+    trainer = make_trainer(built, eval_dataset=split.test, max_steps=20, **settings)
     before = trainer.evaluate()
     assert before["eval_loss"] == pytest.approx(6, abs=1.5)  # about log(400), the size of the vocabulary
     assert before["eval_surprise_item"] == pytest.approx(3.7, abs=1)
@@ -158,7 +249,7 @@ def test_evaluation_loss(make_trainer, split, built):
 
 
 def test_a_resumed_run_is_the_same_run(make_trainer, tmp_path):
-    dropouts = {"attention_dropout": 0.2, "item_dropout": 0.3}
+    dropouts = {"dropout": 0.2, "item_dropout": 0.3}
     settings = {"max_steps": 6, "save_strategy": "steps", "save_steps": 3, "gradient_accumulation_steps": 2}
     settings |= {"lr_scheduler_type": "cosine", "warmup_steps": 2}
     straight = make_trainer(model=dropouts, **settings)
@@ -226,7 +317,10 @@ def test_a_card_of_a_folder_with_a_plain_name(built, tmp_path, monkeypatch):
 
 def lora() -> LoraConfig:
     return LoraConfig(
-        r=4, target_modules=r".*language_model.*\.(q_proj|v_proj)", task_type="CAUSAL_LM", modules_to_save=None
+        r=4,
+        target_modules=r".*language_model.*\.(query_key_value|dense)",
+        task_type="CAUSAL_LM",
+        modules_to_save=None,
     )
 
 
@@ -311,6 +405,28 @@ def test_ways_of_running_give_about_the_same_loss(make_trainer, build_model, fie
     assert losses[0] == pytest.approx(losses[1], rel=2e-2 if "bf16" in fields else 1e-5)
 
 
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="`use_cpu` is the default without an accelerator only")
+def test_mixed_precision_works_without_an_accelerator(make_trainer):
+    trainer = make_trainer(bf16=True, max_steps=3, model={"dropout": 0.1})
+    assert trainer.args.use_cpu
+    before = weights(trainer.model)
+    hidden = []
+    trainer.model.model.language_model.register_forward_hook(
+        lambda module, args, output: hidden.append(output.last_hidden_state.dtype)
+    )
+    linear = trainer.model.model.language_model.layers[0].attention.query_key_value
+    computed = []
+    linear.register_forward_hook(lambda module, args, output: computed.append(output.dtype))
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert len(losses) == 3
+    assert all(0 < loss < 100 for loss in losses)  # finite
+    assert set(computed) == {torch.bfloat16}
+    assert all(parameter.dtype == torch.float32 for parameter in trainer.model.parameters())
+    assert moved(before, trainer.model)
+    assert all(parameter.isfinite().all() for parameter in trainer.model.parameters())
+
+
 def test_nothing_warns(make_trainer):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -339,6 +455,9 @@ def test_weights_may_be_json():
         ({"role_weights": "[1]"}, "`role_weights` must give numbers"),
         ({"train_policy": "some"}, "`train_policy` must be 'all' or 'new'"),
         ({"focal_gamma": -1.0}, "`focal_gamma` must not be negative"),
+        ({"later_weights": [0.4, -0.1]}, "`later_weights` must be numbers of at least 0, got .*-0.1"),
+        ({"later_weights": [float("nan")]}, "`later_weights` must be numbers of at least 0"),
+        ({"later_weights": [float("inf")]}, "`later_weights` must be numbers of at least 0"),
         ({"behavior_dropout": 1.5}, "`behavior_dropout` must lie between 0 and 1"),
         ({"num_passes": 0}, "`num_passes` must be at least 1"),
     ],
