@@ -50,7 +50,7 @@ class Benchmark:
         user_ids (`np.ndarray` of shape `(num_rows,)`): whose the rows of test are.
         new_items (`np.ndarray` of shape `(num_items,)`): true for the split's new items.
         seeds (`Sequence[int]`): of what is trained; the first is that of tuning.
-        trials (`int` or `None`): most settings that are tried for a method.
+        trials (`int` or `None`): most settings that are tried for what is trained; the rest takes a second each.
     """
 
     split: EncodedSplit
@@ -89,7 +89,8 @@ def read_features(path: str | None, item_ids: Sequence[str]) -> Arrays:
 def tune_and_repeat(method: Method, benchmark: Benchmark, figure_of: Any) -> tuple[dict[str, Any], list[Any]]:
     """The best settings, what it took to find them, and a predictor of each seed fitted with them."""
     split, seeds = benchmark.split, benchmark.seeds
-    tuned: Tuned = tune(method.make, method.grid[: benchmark.trials], split, seeds[0], figure_of)
+    grid = method.grid[: benchmark.trials] if method.draws else method.grid
+    tuned: Tuned = tune(method.make, grid, split, seeds[0], figure_of)
     fitted, start = [tuned.ranker], time.perf_counter()
     for seed in seeds[1:] if method.draws else ():
         fitted.append(method.make(**tuned.settings))
@@ -163,10 +164,18 @@ def _explained(texts: np.ndarray) -> bool:
     return any(text is not None for text in texts)
 
 
-def run(benchmark: Benchmark, names: Sequence[str]) -> tuple[Results, Arrays]:
-    """Every method of `names`: entries by name, and the arrays of what they gave on test."""
-    results, arrays = {}, {"user_id": benchmark.user_ids}
+def run(
+    benchmark: Benchmark, names: Sequence[str], about: Mapping[str, Any], output: Path | None = None
+) -> tuple[Results, Arrays]:
+    """
+    Every method of `names`: entries by name, and the arrays of what they gave on test. They are written to `output`
+    after each method, and what is there already, of the same run, is not done again.
+    """
+    results, arrays = _read(output, about) if output is not None else ({}, {})
+    arrays["user_id"] = benchmark.user_ids
     for name in sorted(names, key=list(EXPLANATION).count):  # explainers last: they read the ratings of another
+        if name in results:
+            continue
         if name in RANKING:
             results[name], found = run_ranking(name, benchmark)
         elif name in RATING:
@@ -177,7 +186,20 @@ def run(benchmark: Benchmark, names: Sequence[str]) -> tuple[Results, Arrays]:
             results[name], found = run_explanation(name, benchmark, ratings)
         arrays |= found
         logger.info("%s: %s %s", name, results[name].get("settings", {}), results[name]["metrics"])
+        if output is not None:
+            np.savez_compressed(output.with_suffix(".npz"), **arrays)
+            output.write_text(json.dumps(dict(about) | {"methods": results}, indent=1))
     return results, arrays
+
+
+def _read(output: Path, about: Mapping[str, Any]) -> tuple[Results, Arrays]:
+    if not output.is_file():
+        return {}, {}
+    written = json.loads(output.read_text())
+    if any(written.get(key) != value for key, value in about.items()):
+        raise SystemExit(f"`--output` {output} is there and of another run: give another name, or delete it.")
+    with np.load(output.with_suffix(".npz")) as file:
+        return written["methods"], dict(file)
 
 
 def main() -> None:
@@ -189,7 +211,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=[*RANKING, *RATING, *EXPLANATION], metavar="NAME")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--features", help="An .npz file.")
-    parser.add_argument("--trials", type=int, help="Most settings tried for a method; all by default.")
+    parser.add_argument("--trials", type=int, help="Most settings tried for what is trained; all by default.")
     parser.add_argument("--output", required=True, type=Path, help="The JSON file to write.")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -201,11 +223,10 @@ def main() -> None:
     names = applicable(benchmark)
     if missing := [name for name in options.methods or () if name not in names]:
         parser.error(f"--methods {missing[0]} lacks features, ratings or explanations in this data.")
-    results, arrays = run(benchmark, options.methods or names)
     about = {"dataset": Path(options.dataset).name, "split": split.name, "split_seed": options.split_seed}
     about |= {"rows": len(benchmark.user_ids), "users": len(np.unique(benchmark.user_ids))}
-    options.output.write_text(json.dumps(about | {"methods": results}, indent=1))
-    np.savez_compressed(options.output.with_suffix(".npz"), **arrays)
+    about |= {"model_seeds": options.seeds, "most_trials": options.trials}
+    results, _ = run(benchmark, options.methods or names, about, options.output)
     print(table(results))
 
 

@@ -48,6 +48,7 @@ class Table:
             that of `unimp evaluate` too.
         settings: options of `unimp train` that all models share.
         baselines: names of `run_baselines.py`.
+        trials: most settings that tuning tries for a baseline that is trained; all by default.
         task: what is measured.
         seeds: one training each.
     """
@@ -56,6 +57,7 @@ class Table:
     models: Mapping[str, Mapping[str, Any]]
     settings: Mapping[str, Any]
     baselines: Sequence[str] = ()
+    trials: int | None = None
     task: str = "recommend"
     seeds: Sequence[int] = (0, 1, 2)
 
@@ -108,12 +110,12 @@ def export_features(folder: Path, path: Path) -> None:
 
 
 def run_baselines(table: Table, options: argparse.Namespace, features: Path, output: Path) -> None:
-    """All baselines of the table, tuned on validation; not again if they are there."""
-    if not output.is_file():
-        command = [sys.executable, str(HERE / "run_baselines.py"), "--dataset", options.dataset]
-        command += ["--split", table.split, "--features", str(features), "--output", str(output)]
-        command += ["--seeds", *map(str, table.seeds), "--methods", *table.baselines]
-        subprocess.run(command, check=True)
+    """All baselines of the table, tuned on validation; what is in `output` is not done again."""
+    command = [sys.executable, str(HERE / "run_baselines.py"), "--dataset", options.dataset]
+    command += ["--split", table.split, "--features", str(features), "--output", str(output)]
+    command += ["--seeds", *map(str, table.seeds), "--methods", *table.baselines]
+    command += ["--trials", str(table.trials)] if table.trials is not None else []
+    subprocess.run(command, check=True)
 
 
 def read_ranks(table: Table, folder: Path) -> tuple[dict[str, Ranks], np.ndarray]:
@@ -215,7 +217,8 @@ def run(table: Table, options: argparse.Namespace, folder: Path) -> dict[str, An
             train_and_evaluate(table, name, seed, options, folder / name / f"seed-{seed}")
     if table.baselines:
         features = folder / "features.npz"
-        export_features(folder / next(iter(table.models)) / f"seed-{table.seeds[0]}", features)
+        if not features.is_file():
+            export_features(folder / next(iter(table.models)) / f"seed-{table.seeds[0]}", features)
         run_baselines(table, options, features, folder / "baselines.json")
     ranks, users = read_ranks(table, folder)
     systems = compare(table, ranks, users)

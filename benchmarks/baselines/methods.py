@@ -64,13 +64,13 @@ _VBPR = [
     {"regularization": 1e-3, "width": 32},
     {"regularization": 1e-3, "feature_width": 64},
 ]
-_SASREC = [
-    {"dropout": 0.2},
-    {"dropout": 0.2, "loss_weights": NEXT_THREE},
+_SASREC = [  # the most promising first, for where there is not time for all
     {"dropout": 0.2, "loss_weights": NEXT_THREE, "width": 128, "heads": 4},
-    {"dropout": 0.4, "loss_weights": NEXT_THREE, "learning_rate": 1e-3},
-    {"dropout": 0.4, "width": 128, "heads": 4, "learning_rate": 1e-3},
     {"dropout": 0.4, "loss_weights": NEXT_THREE, "width": 128, "heads": 4, "learning_rate": 1e-3},
+    {"dropout": 0.4, "width": 128, "heads": 4, "learning_rate": 1e-3},
+    {"dropout": 0.4, "loss_weights": NEXT_THREE, "learning_rate": 1e-3},
+    {"dropout": 0.2, "loss_weights": NEXT_THREE},
+    {"dropout": 0.2},
 ]
 _BERT4REC = [
     {"hidden_share": 0.2},

@@ -43,7 +43,8 @@ def test_what_the_command_writes(folder, monkeypatch, capsys):
     assert (written["rows"], written["users"]) == (60, 30)
     assert list(written["methods"]) == names
     knn = written["methods"]["item_knn"]
-    assert len(knn["trials"]) == 2
+    assert len(knn["trials"]) == len(RANKING["item_knn"].grid)
+    assert len(written["methods"]["bpr"]["trials"]) == 2
     assert knn["settings"] in [trial["settings"] for trial in knn["trials"]]
     assert knn["seeds"] == [0]
     assert written["methods"]["bpr"]["seeds"] == [0, 1]
@@ -57,6 +58,22 @@ def test_what_the_command_writes(folder, monkeypatch, capsys):
     assert figures["mean"] == pytest.approx(hits)
     assert figures["low"] <= figures["mean"] <= figures["high"]
     assert "bias: rmse" in capsys.readouterr().out
+
+
+def test_what_is_done_is_not_done_again(folder, monkeypatch):
+    benchmark, output, about = make_benchmark(folder), folder / "results.json", {"rows": 30}
+    first, arrays = run_baselines.run(benchmark, ["popularity"], about, output)
+    done = []
+    monkeypatch.setattr(
+        run_baselines, "run_ranking", lambda name, benchmark: done.append(name) or ({"metrics": {}}, {})
+    )
+    results, again = run_baselines.run(benchmark, ["popularity", "item_knn"], about, output)
+    assert done == ["item_knn"]
+    assert results["popularity"] == first["popularity"]
+    np.testing.assert_array_equal(again["popularity"], arrays["popularity"])
+    assert list(json.loads(output.read_text())["methods"]) == ["popularity", "item_knn"]
+    with pytest.raises(SystemExit, match="of another run"):
+        run_baselines.run(benchmark, ["popularity"], {"rows": 31}, output)
 
 
 def test_methods_that_lack_something_are_left_out(folder):
@@ -94,7 +111,7 @@ def test_features_are_put_in_the_catalogues_order(tmp_path):
 def test_every_method_runs(folder):
     """All of them on tiny data, with one settings each and whatever they need."""
     benchmark = make_benchmark(folder, text=np.eye(9), picture=np.eye(9)[::-1])
-    results, arrays = run_baselines.run(benchmark, run_baselines.applicable(benchmark))
+    results, arrays = run_baselines.run(benchmark, run_baselines.applicable(benchmark), {})
     assert set(results) == {*RANKING, *RATING, *EXPLANATION}
     for name in RANKING:
         assert np.isfinite(arrays[name]).all()
