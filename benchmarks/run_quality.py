@@ -15,7 +15,7 @@ import logging
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,17 +64,19 @@ class Table:
 
 def train_and_evaluate(table: Table, name: str, seed: int, options: argparse.Namespace, folder: Path) -> None:
     """A model of the table trained in `folder`, and measured in its `evaluation`; not again if it is there."""
-    if (folder / "evaluation" / "ranks.npz").is_file():
+    if (folder / "evaluation" / "results.json").is_file():
         return
     given = {option: getattr(options, option) for option in ("item_encoder", "vision") if getattr(options, option)}
     settings = given | dict(table.settings) | dict(table.models[name])
     dataset = _stripped(options.dataset, settings.pop("without", ()), options.work_dir)
-    settings |= {"dataset": dataset, "split": table.split, "seed": seed, "output_dir": str(folder)}
-    folder.mkdir(parents=True, exist_ok=True)
-    config = folder / "train.yaml"
-    config.write_text(yaml.safe_dump(settings), encoding="utf-8")
-    _unimp("train", "--config", str(config))
-    arguments = ["--model", str(folder), "--dataset", dataset, "--split", table.split, "--tasks", table.task]
+    model = options.work_dir / settings.pop("of") / f"seed-{seed}" if "of" in settings else folder
+    if model == folder:
+        folder.mkdir(parents=True, exist_ok=True)
+        config = folder / "train.yaml"
+        about = {"dataset": dataset, "split": table.split, "seed": seed, "output_dir": str(folder)}
+        config.write_text(yaml.safe_dump(settings | about), encoding="utf-8")
+        _unimp("train", "--config", str(config))
+    arguments = ["--model", str(model), "--dataset", dataset, "--split", table.split, "--tasks", table.task]
     arguments += ["--output_dir", str(folder / "evaluation")]
     if "history_window" in settings:
         arguments += ["--history_window", str(settings["history_window"])]
@@ -112,7 +114,8 @@ def export_features(folder: Path, path: Path) -> None:
 def run_baselines(table: Table, options: argparse.Namespace, features: Path, output: Path) -> None:
     """All baselines of the table, tuned on validation; what is in `output` is not done again."""
     command = [sys.executable, str(HERE / "run_baselines.py"), "--dataset", options.dataset]
-    command += ["--split", table.split, "--features", str(features), "--output", str(output)]
+    command += ["--split", table.split, "--output", str(output)]
+    command += ["--features", str(features)] if features.is_file() else []
     command += ["--seeds", *map(str, table.seeds), "--methods", *table.baselines]
     command += ["--trials", str(table.trials)] if table.trials is not None else []
     subprocess.run(command, check=True)
@@ -158,11 +161,27 @@ def _ratio(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float] | None:
     return {"value": float(ours.mean() / theirs.mean()), "low": low, "high": high}
 
 
+def rating_errors(table: Table, folder: Path) -> dict[str, Any]:
+    """RMSE and MAE of every system, the mean over the seeds; intervals are those of the first."""
+    systems: dict[str, Any] = {}
+    for name in table.models:
+        files = [folder / name / f"seed-{seed}" / "evaluation" / "results.json" for seed in table.seeds]
+        results = [json.loads(file.read_text())["tasks"]["rate"]["systems"]["model"] for file in files]
+        systems[name] = {m: results[0][m] | {"value": _mean(r[m]["value"] for r in results)} for m in ("rmse", "mae")}
+    for name, entry in json.loads((folder / "baselines.json").read_text())["methods"].items():
+        systems[name] = {metric: {"value": value} for metric, value in entry["metrics"].items()}
+    return systems
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
+
+
 def add_training(table: Table, folder: Path, systems: dict[str, Any]) -> None:
     """Seconds of training, and what tuning chose."""
     for name in table.models:
-        reports = [json.loads((folder / name / f"seed-{s}" / "metrics.json").read_text()) for s in table.seeds]
-        systems[name]["seconds"] = [round(report["seconds"]) for report in reports]
+        reports = [folder / name / f"seed-{seed}" / "metrics.json" for seed in table.seeds]
+        systems[name]["seconds"] = [round(json.loads(r.read_text())["seconds"]) for r in reports if r.is_file()]
     if table.baselines:
         for name, entry in json.loads((folder / "baselines.json").read_text())["methods"].items():
             systems[name] |= {key: entry[key] for key in ("settings", "trials", "seeds")}
@@ -170,6 +189,11 @@ def add_training(table: Table, folder: Path, systems: dict[str, Any]) -> None:
 
 def markdown(systems: Mapping[str, Any], reference: str) -> str:
     """The table as it stands in `README.md`."""
+    if "rmse" in systems[reference]:
+        lines = ["| | RMSE | MAE |", "|---|---|---|"]
+        for name, entry in systems.items():
+            lines.append(f"| {name} | {entry['rmse']['value']:.3f} | {entry['mae']['value']:.3f} |")
+        return "\n".join(lines)
     lines = [f"| | NDCG@10 | HR@10 | {reference} / this, NDCG@10 |", "|---|---|---|---|"]
     for name, entry in sorted(systems.items(), key=lambda pair: -pair[1]["ndcg@10"]["value"]):
         ratio = entry.get("ratio", {}).get("ndcg@10")
@@ -217,11 +241,11 @@ def run(table: Table, options: argparse.Namespace, folder: Path) -> dict[str, An
             train_and_evaluate(table, name, seed, options, folder / name / f"seed-{seed}")
     if table.baselines:
         features = folder / "features.npz"
-        if not features.is_file():
-            export_features(folder / next(iter(table.models)) / f"seed-{table.seeds[0]}", features)
+        model = folder / next(iter(table.models)) / f"seed-{table.seeds[0]}"
+        if not features.is_file() and (model / "model.safetensors").is_file():
+            export_features(model, features)
         run_baselines(table, options, features, folder / "baselines.json")
-    ranks, users = read_ranks(table, folder)
-    systems = compare(table, ranks, users)
+    systems = rating_errors(table, folder) if table.task == "rate" else compare(table, *read_ranks(table, folder))
     add_training(table, folder, systems)
     return systems
 

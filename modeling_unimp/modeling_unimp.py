@@ -476,10 +476,10 @@ class UniMPForConditionalGeneration(ItemDecodingMixin, UniMPPreTrainedModel, Gen
         precedes_item = self._precedes_item(input_ids[:, :-1])
         text, items = labelled & ~precedes_item, labelled & precedes_item
         log_probs = hidden_states.new_zeros(labels.shape, dtype=torch.float32)
-        text_logits = self.text_logits(hidden_states[:, :-1][text]).float()
-        picked = -nn.functional.cross_entropy(text_logits, labels[:, 1:][text], reduction="none")
-        log_probs[:, 1:] = log_probs[:, 1:].masked_scatter(text, picked)
+        text_log_probs = self.text_logits(hidden_states[:, :-1][text]).float().log_softmax(-1)
         item_log_probs = self.item_logits(hidden_states[:, :-1][items], output_rows).float().log_softmax(-1)
+        picked = text_log_probs.gather(-1, labels[:, 1:][text][:, None])
+        log_probs[:, 1:] = log_probs[:, 1:].masked_scatter(text, picked)
         picked = item_log_probs.gather(-1, self._item_targets(labels[:, 1:][items])[:, None])
         log_probs[:, 1:] = log_probs[:, 1:].masked_scatter(items, picked)
         if later_labels is None:

@@ -259,7 +259,10 @@ class UniMPProcessor(ProcessorMixin):
         """
         The vision encoder's features of the whole catalogue, `[items, positions, vision_hidden_size]`, zeros where an
         item has no picture. The encoder is frozen: what it says of a picture now, it will say in every step to come.
+        A model without cross-attention never looks: all zeros, and no picture is opened.
         """
+        if not model.config.cross_attention_every:
+            return torch.zeros(len(self._require_catalog()), 1, model.config.vision_hidden_size)
         features = None
         for batch, states in self._encode_pictures(
             model, range(len(self._require_catalog())), batch_size, lambda x: x
