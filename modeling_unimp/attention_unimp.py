@@ -218,6 +218,15 @@ def attach_cross_attention(layers: nn.ModuleList, every: int) -> int:
     return (len(layers) - 1) // every + 1
 
 
+def ignores_pictures(text_config: PreTrainedConfig) -> str:
+    """The error for a decoder that swallows what the blocks need."""
+    return (
+        f"`text_config`: a {text_config.model_type!r} decoder does not hand keyword arguments to its layers, so it "
+        "would silently ignore every picture. Choose a decoder that does, such as llama, qwen3, gemma3_text, gpt2, "
+        "gpt_neox or opt."
+    )
+
+
 def visibility(text_time: torch.Tensor, num_images: int, scope: str) -> torch.Tensor:
     """
     Mask M (UniMP, section "Network"): which of its sample's pictures a token sees.

@@ -13,7 +13,6 @@ from transformers import (
     AutoModelForCausalLM,
     GenerationConfig,
     GenerationMixin,
-    PreTrainedConfig,
     PreTrainedModel,
     initialization,
 )
@@ -28,6 +27,7 @@ from .attention_unimp import (
     VisualContext,
     attach_cross_attention,
     decoder_layers,
+    ignores_pictures,
     visibility,
 )
 from .configuration_unimp import MARKERS, UniMPConfig, check_keys
@@ -85,7 +85,7 @@ class UniMPModel(UniMPPreTrainedModel):
         self.language_model = AutoModel.from_config(config.text_config)
         # Some swallow keyword arguments instead: `forward` notices those.
         if "kwargs" not in inspect.signature(self.language_model.forward).parameters:
-            raise ValueError(_ignores_pictures(config.text_config))
+            raise ValueError(ignores_pictures(config.text_config))
         layers = decoder_layers(self.language_model, config.text_config)
         num_blocks = attach_cross_attention(layers, config.cross_attention_every)
         self.resampler = UniMPPerceiverResampler(config) if num_blocks else None
@@ -201,7 +201,7 @@ class UniMPModel(UniMPPreTrainedModel):
             **kwargs,
         )
         if visual_context is not None and len(set(visual_context.used)) < len(self.cross_attention):
-            raise ValueError(_ignores_pictures(self.config.text_config))
+            raise ValueError(ignores_pictures(self.config.text_config))
         return UniMPModelOutput(
             last_hidden_state=outputs.last_hidden_state,
             past_key_values=outputs.past_key_values,
@@ -383,7 +383,7 @@ class UniMPForConditionalGeneration(ItemDecodingMixin, UniMPPreTrainedModel, Gen
         """
         first = self.config.num_items == 0
         self.model.item_content.add(*self._content_of(text_ids, image_embeddings, features))
-        for rows in self._row_modules():
+        for rows in self.row_modules():
             rows.add(len(text_ids), trained=first)
         self.config.num_items += len(text_ids)
         self.config.catalog_fingerprint = None  # of fewer items; whoever knows their ids sets it again
@@ -416,7 +416,8 @@ class UniMPForConditionalGeneration(ItemDecodingMixin, UniMPPreTrainedModel, Gen
             image_embeddings = torch.zeros(len(text_ids), self.config.vision_hidden_size)
         return text_ids, image_embeddings, torch.zeros(len(text_ids), 0) if features is None else features
 
-    def _row_modules(self) -> Iterator[UniMPItemRows]:
+    def row_modules(self) -> Iterator[UniMPItemRows]:
+        """The item rows: one table for input and output, or one for each."""
         yield self.model.item_rows
         if self.item_head is not None:
             yield self.item_head
@@ -585,14 +586,6 @@ class UniMPForConditionalGeneration(ItemDecodingMixin, UniMPPreTrainedModel, Gen
             attentions=outputs.attentions,
             prefill=outputs.prefill,
         )
-
-
-def _ignores_pictures(text_config: PreTrainedConfig) -> str:
-    return (
-        f"`text_config`: a {text_config.model_type!r} decoder does not hand keyword arguments to its layers, so it "
-        "would silently ignore every picture. Choose a decoder that does, such as llama, qwen3, gemma3_text, gpt2, "
-        "gpt_neox or opt."
-    )
 
 
 def _load_vision_encoder(name: str) -> PreTrainedModel:

@@ -7,6 +7,7 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
@@ -30,6 +31,7 @@ from ..processing.store import Store, as_table
 from ..processing.tasks_unimp import ANSWER_LENGTH, check_prompt_length
 from .continued import continue_with
 from .item_encoder import item_features
+from .item_start import cooccurrence_rows
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +39,11 @@ logger = logging.getLogger(__name__)
 BESIDE_MODEL = ("model", "item_encoder")
 SIZES = ("hidden_size", "num_layers", "num_heads", "vocab_size", "image_size", "num_latents")
 SIZES += ("prompt_length", "item_text_length")
-CHOICES = {"order": ("code_first", "code_last"), "visual_scope": ("last", "all")}
+CHOICES = {
+    "order": ("code_first", "code_last"),
+    "visual_scope": ("last", "all"),
+    "item_start": ("random", "cooccurrence"),
+}
 
 
 @dataclass
@@ -79,6 +85,13 @@ class ModelArguments:
         },
     )
     item_text_length: int = field(default=64, metadata={"help": "Tokens of an item's text."})
+    item_start: str = field(
+        default="random",
+        metadata={
+            "help": "Where the learned part of the items' codes starts: `random`, or `cooccurrence`, with which items "
+            "that people choose close together start alike."
+        },
+    )
 
     def __post_init__(self) -> None:
         if self.model is not None:
@@ -219,7 +232,16 @@ def build(
     model, processor = build_new(store, arguments, new_part, train)
     processor.catalog = catalog
     processor.index_catalog(model, features=features)
+    if arguments.item_start == "cooccurrence" and train is not None:
+        _start_items(model, cooccurrence_rows(train, catalog, model.get_input_embeddings().embedding_dim))
     return model, processor
+
+
+@torch.no_grad()
+def _start_items(model: UniMPForConditionalGeneration, rows: torch.Tensor) -> None:
+    known = rows.any(dim=-1).nonzero()[:, 0]
+    for module in model.row_modules():
+        module.learned[known, : rows.shape[1]] = (rows[known] * model.config.initializer_range).to(module.learned)
 
 
 def load(folder: str) -> tuple[UniMPForConditionalGeneration, UniMPProcessor]:

@@ -1,0 +1,71 @@
+"""Where the learned part of an item's code row starts: items that people choose close together start alike."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from datasets import Dataset
+
+from ..processing import Catalog, Columns
+from ..processing.store import as_table
+
+# Events up to so many steps apart count as chosen together, by 1 / steps.
+WINDOW = 10
+# Exponent of how often a neighbour occurs: rare neighbours otherwise tell too much (Levy et al., 2015, TACL).
+SMOOTHING = 0.75
+
+
+def cooccurrence_rows(train: Dataset, catalog: Catalog, size: int) -> torch.Tensor:
+    """
+    Items as points: the left singular vectors, by the root of their values, of the positive pointwise mutual
+    information of being chosen close together. What a transformer would have to find out from random rows on few
+    events is then where it starts from.
+
+    Args:
+        train (`datasets.Dataset`): sequences that will be trained on.
+        catalog ([`Catalog`]): the items.
+        size (`int`): width of a row.
+
+    Returns:
+        `torch.Tensor` of shape `(items, min(size, items))`: root mean square 1 over all that is not 0; zeros for an
+        item that `train` does not have.
+    """
+    information = _mutual_information(_pair_counts(train, catalog))
+    size = min(size, len(catalog))
+    generator = torch.get_rng_state()
+    torch.manual_seed(0)  # the same start for every seed of training
+    vectors, values, _ = torch.svd_lowrank(information, q=size, niter=6)
+    torch.set_rng_state(generator)
+    rows = vectors * values.sqrt()
+    known = rows.abs().amax(1) > 1e-6
+    return rows / rows[known].square().mean().sqrt().clamp(min=1e-6) if known.any() else rows
+
+
+def _pair_counts(train: Dataset, catalog: Catalog) -> torch.Tensor:
+    """How often two items stand close together, near ones counting more: sparse, symmetric, `(items, items)`."""
+    lists = as_table(train)[Columns.ITEM_ID].combine_chunks()
+    codes = torch.tensor([catalog.position(item_id) for item_id in lists.flatten().to_pylist()], dtype=torch.long)
+    people = torch.from_numpy(np.repeat(np.arange(len(lists)), lists.value_lengths().to_numpy()))
+    indices, weights = zip(*_pairs(codes, people), strict=True)
+    counts = _sparse(torch.cat(indices, dim=1), torch.cat(weights), len(catalog))
+    return (counts + counts.t()).coalesce()
+
+
+def _pairs(codes: torch.Tensor, people: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    for steps in range(1, WINDOW + 1):
+        same = people[steps:] == people[: max(0, len(people) - steps)]
+        pairs = torch.stack([codes[: max(0, len(codes) - steps)][same], codes[steps:][same]])
+        yield pairs, torch.full((pairs.shape[1],), 1 / steps)
+
+
+def _mutual_information(counts: torch.Tensor) -> torch.Tensor:
+    first, second = counts.indices()
+    totals = torch.zeros(len(counts)).index_add_(0, first, counts.values())
+    context = totals**SMOOTHING / (totals**SMOOTHING).sum().clamp(min=1e-9)
+    values = torch.log(counts.values() / (totals[first] * context[second]))
+    positive = values > 0
+    return _sparse(counts.indices()[:, positive], values[positive], len(counts)).coalesce()
+
+
+def _sparse(indices: torch.Tensor, values: torch.Tensor, size: int) -> torch.Tensor:
+    return torch.sparse_coo_tensor(indices, values, (size, size), check_invariants=False)
