@@ -19,7 +19,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,8 @@ from torchmetrics.functional.text import bleu_score
 from unimp.processing import Columns
 from unimp.processing.splits import Split, make_split
 from unimp.processing.store import read_store
-from unimp.training.metrics import bootstrap_interval, rating_metrics
+from unimp.training.evaluation import rating_measures
+from unimp.training.metrics import bootstrap_interval, figures
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class Benchmark:
         new_items (`np.ndarray` of shape `(num_items,)`): true for the split's new items.
         seeds (`Sequence[int]`): of what is trained; the first is that of tuning.
         trials (`int` or `None`): most settings that are tried for what is trained; the rest takes a second each.
+        grids (`Mapping`): by method, the settings to try instead of its own.
     """
 
     split: EncodedSplit
@@ -58,6 +60,7 @@ class Benchmark:
     new_items: np.ndarray
     seeds: Sequence[int]
     trials: int | None = None
+    grids: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
 
 def make_benchmark(
@@ -66,11 +69,12 @@ def make_benchmark(
     features: Mapping[str, np.ndarray],
     seeds: Sequence[int],
     trials: int | None = None,
+    grids: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> Benchmark:
     """A split with its arrays; features as from [`read_features`]."""
     new_items = np.isin(np.asarray(item_ids), np.asarray(split.new_items, dtype=str))
     user_ids = np.asarray(split.test[Columns.USER_ID][:])
-    return Benchmark(encode_split(split, item_ids, features), user_ids, new_items, seeds, trials)
+    return Benchmark(encode_split(split, item_ids, features), user_ids, new_items, seeds, trials, grids or {})
 
 
 def read_features(path: str | None, item_ids: Sequence[str]) -> Arrays:
@@ -86,10 +90,12 @@ def read_features(path: str | None, item_ids: Sequence[str]) -> Arrays:
     return {kind: np.where(rows[:, None] >= 0, matrix[rows], 0) for kind, matrix in arrays.items()}
 
 
-def tune_and_repeat(method: Method, benchmark: Benchmark, figure_of: Any) -> tuple[dict[str, Any], list[Any]]:
+def tune_and_repeat(
+    name: str, method: Method, benchmark: Benchmark, figure_of: Any
+) -> tuple[dict[str, Any], list[Any]]:
     """The best settings, what it took to find them, and a predictor of each seed fitted with them."""
     split, seeds = benchmark.split, benchmark.seeds
-    grid = method.grid[: benchmark.trials] if method.draws else method.grid
+    grid = benchmark.grids.get(name) or (method.grid[: benchmark.trials] if method.draws else method.grid)
     tuned: Tuned = tune(method.make, grid, split, seeds[0], figure_of)
     fitted, start = [tuned.ranker], time.perf_counter()
     for seed in seeds[1:] if method.draws else ():
@@ -112,7 +118,7 @@ def _ranking_entry(ranks: np.ndarray, user_ids: np.ndarray) -> dict[str, dict[st
 
 def run_ranking(name: str, benchmark: Benchmark) -> tuple[dict[str, Any], Arrays]:
     """A recommender's entry in the results, and its ranks."""
-    entry, fitted = tune_and_repeat(RANKING[name], benchmark, selection_figure)
+    entry, fitted = tune_and_repeat(name, RANKING[name], benchmark, selection_figure)
     test, users = benchmark.split.test, benchmark.user_ids
     ranks = {name: np.stack([rank(ranker, test) for ranker in fitted])}
     entry["metrics"] = _ranking_entry(ranks[name], users)
@@ -126,14 +132,18 @@ def run_ranking(name: str, benchmark: Benchmark) -> tuple[dict[str, Any], Arrays
 
 def run_rating(name: str, benchmark: Benchmark) -> tuple[dict[str, Any], Arrays]:
     """A rating predictor's entry in the results, and its predictions."""
-    entry, fitted = tune_and_repeat(RATING[name], benchmark, rating_figure)
+    entry, fitted = tune_and_repeat(name, RATING[name], benchmark, rating_figure)
     test = benchmark.split.test
     kept = rated(test)
     guesses = np.stack([predictions(predictor, test) for predictor in fitted])
     guesses[:, ~kept] = np.nan
-    truth = test.ratings[test.last][kept]
-    by_seed = [rating_metrics(row[kept], truth) for row in guesses]
-    entry["metrics"] = {metric: float(np.mean([figures[metric] for figures in by_seed])) for metric in by_seed[0]}
+    truth, users = test.ratings[test.last][kept], benchmark.user_ids[kept]
+    by_seed = [figures(rating_measures(row[kept], truth), users, 0) for row in guesses]
+    entry["metrics"] = {
+        metric: {"mean": float(np.mean([by_metric[metric]["value"] for by_metric in by_seed]))}
+        | {end: by_seed[0][metric][end] for end in ("low", "high")}  # of the first seed
+        for metric in ("rmse", "mae")
+    }
     return entry, {f"rating:{name}": guesses}
 
 
@@ -212,6 +222,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--features", help="An .npz file.")
     parser.add_argument("--trials", type=int, help="Most settings tried for what is trained; all by default.")
+    parser.add_argument(
+        "--grids", type=json.loads, default={}, help='Settings to try instead, as JSON: {"sasrec": [{"width": 64}]}.'
+    )
     parser.add_argument("--output", required=True, type=Path, help="The JSON file to write.")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -219,14 +232,15 @@ def main() -> None:
     item_ids = store.items[Columns.ITEM_ID][:]
     split = make_split(store, options.split, options.split_seed)
     features = read_features(options.features, item_ids)
-    benchmark = make_benchmark(split, item_ids, features, options.seeds, options.trials)
+    benchmark = make_benchmark(split, item_ids, features, options.seeds, options.trials, options.grids)
     names = applicable(benchmark)
     if missing := [name for name in options.methods or () if name not in names]:
-        parser.error(f"--methods {missing[0]} lacks features, ratings or explanations in this data.")
+        logger.warning("Left out, as this data lacks the features, ratings or texts: %s.", ", ".join(missing))
+        options.methods = [name for name in options.methods if name in names]
     about = {"dataset": Path(options.dataset).name, "split": split.name, "split_seed": options.split_seed}
     about |= {"rows": len(benchmark.user_ids), "users": len(np.unique(benchmark.user_ids))}
-    about |= {"model_seeds": options.seeds, "most_trials": options.trials}
-    results, _ = run(benchmark, options.methods or names, about, options.output)
+    about |= {"model_seeds": options.seeds, "most_trials": options.trials, "grids": options.grids}
+    results, _ = run(benchmark, names if options.methods is None else options.methods, about, options.output)
     print(table(results))
 
 

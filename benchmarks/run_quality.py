@@ -16,16 +16,20 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import yaml
 from baselines.ranking import user_values
+from datasets import Dataset
 
 from unimp.cli import main as unimp
-from unimp.processing.store import read_store, write_store
+from unimp.processing import Columns
+from unimp.processing.splits import sequences
+from unimp.processing.store import as_table, read_store, write_store
 from unimp.training.metrics import bootstrap_interval, paired_ratio_interval
 from unimp.training.recipe import load
 
@@ -48,6 +52,7 @@ class Table:
             that of `unimp evaluate` too.
         settings: options of `unimp train` that all models share.
         baselines: names of `run_baselines.py`.
+        grids: by baseline, settings to try instead of its own grid.
         trials: most settings that tuning tries for a baseline that is trained; all by default.
         task: what is measured.
         seeds: one training each.
@@ -58,23 +63,26 @@ class Table:
     settings: Mapping[str, Any]
     baselines: Sequence[str] = ()
     trials: int | None = None
+    grids: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     task: str = "recommend"
     seeds: Sequence[int] = (0, 1, 2)
 
 
 def train_and_evaluate(table: Table, name: str, seed: int, options: argparse.Namespace, folder: Path) -> None:
     """A model of the table trained in `folder`, and measured in its `evaluation`; not again if it is there."""
-    if (folder / "evaluation" / "results.json").is_file():
-        return
     given = {option: getattr(options, option) for option in ("item_encoder", "vision") if getattr(options, option)}
     settings = given | dict(table.settings) | dict(table.models[name])
     dataset = _stripped(options.dataset, settings.pop("without", ()), options.work_dir)
     model = options.work_dir / settings.pop("of") / f"seed-{seed}" if "of" in settings else folder
+    config, about = folder / "train.yaml", {"dataset": dataset, "split": table.split, "seed": seed}
+    wanted = yaml.safe_dump(settings | about | {"output_dir": str(folder)})
+    if config.is_file() and config.read_text(encoding="utf-8") != wanted:
+        raise SystemExit(f"{folder} was made with other settings: delete it, or give another `--work_dir`.")
+    if (folder / "evaluation" / "results.json").is_file():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    config.write_text(wanted, encoding="utf-8")
     if model == folder:
-        folder.mkdir(parents=True, exist_ok=True)
-        config = folder / "train.yaml"
-        about = {"dataset": dataset, "split": table.split, "seed": seed, "output_dir": str(folder)}
-        config.write_text(yaml.safe_dump(settings | about), encoding="utf-8")
         _unimp("train", "--config", str(config))
     arguments = ["--model", str(model), "--dataset", dataset, "--split", table.split, "--tasks", table.task]
     arguments += ["--output_dir", str(folder / "evaluation")]
@@ -92,9 +100,24 @@ def _stripped(dataset: str, columns: Sequence[str], work_dir: Path) -> str:
     folder = work_dir / f"without-{'-'.join(columns)}" / Path(dataset).name
     if not folder.is_dir():
         store = read_store(dataset)
-        tables = (store.items, store.interactions)
-        write_store(*(t.remove_columns([name for name in columns if name in t.column_names]) for t in tables), folder)
+        events = in_order_only(store.interactions) if Columns.TIMESTAMP in columns else store.interactions
+        left_out = set(columns) - {Columns.TIMESTAMP}
+        tables = (
+            t.remove_columns([name for name in t.column_names if name in left_out]) for t in (store.items, events)
+        )
+        write_store(*tables, folder)
     return str(folder)
+
+
+def in_order_only(interactions: Dataset) -> Dataset:
+    """The events with their place in the person's history instead of their time."""
+    table = as_table(sequences(interactions))
+    lists = [name for name in table.column_names if name != Columns.USER_ID]
+    lengths = table[Columns.ITEM_ID].combine_chunks().value_lengths().to_numpy()
+    columns = {name: table[name].combine_chunks().flatten() for name in lists}
+    columns[Columns.USER_ID] = np.repeat(table[Columns.USER_ID].to_numpy(), lengths)
+    columns[Columns.TIMESTAMP] = np.concatenate([np.arange(length) for length in lengths])
+    return Dataset(pa.table(columns))
 
 
 def _unimp(*arguments: str) -> None:
@@ -106,7 +129,10 @@ def export_features(folder: Path, path: Path) -> None:
     """What the item codes of a model know, for the baselines that read content."""
     model, processor = load(str(folder))
     content = model.model.item_content
-    arrays = {"text": content.features, "picture": content.image_embeddings}
+    # As the codes see them: what pictures have in common is taken off, a missing one is zeros.
+    pictured = content.image_embeddings.any(dim=-1, keepdim=True)
+    pictures = (content.image_embeddings - content.image_mean) * content.image_scale * pictured
+    arrays = {"text": content.features, "picture": pictures}
     present = {kind: matrix.numpy() for kind, matrix in arrays.items() if matrix.any()}
     np.savez_compressed(path, item_id=np.array(processor.catalog.item_ids), **present)
 
@@ -118,6 +144,7 @@ def run_baselines(table: Table, options: argparse.Namespace, features: Path, out
     command += ["--features", str(features)] if features.is_file() else []
     command += ["--seeds", *map(str, table.seeds), "--methods", *table.baselines]
     command += ["--trials", str(table.trials)] if table.trials is not None else []
+    command += ["--grids", json.dumps(table.grids)] if table.grids else []
     subprocess.run(command, check=True)
 
 
@@ -133,7 +160,7 @@ def read_ranks(table: Table, folder: Path) -> tuple[dict[str, Ranks], np.ndarray
         file = np.load(folder / "baselines.npz")
         if not np.array_equal(file["user_id"], users):
             raise SystemExit(f"The rows of {folder / 'baselines.npz'} are not those of the models: delete it.")
-        ranks |= {name: file[name] for name in table.baselines}
+        ranks |= {name: file[name] for name in table.baselines if name in file}  # the others lacked something
     return ranks, users
 
 
@@ -169,7 +196,7 @@ def rating_errors(table: Table, folder: Path) -> dict[str, Any]:
         results = [json.loads(file.read_text())["tasks"]["rate"]["systems"]["model"] for file in files]
         systems[name] = {m: results[0][m] | {"value": _mean(r[m]["value"] for r in results)} for m in ("rmse", "mae")}
     for name, entry in json.loads((folder / "baselines.json").read_text())["methods"].items():
-        systems[name] = {metric: {"value": value} for metric, value in entry["metrics"].items()}
+        systems[name] = {m: figure | {"value": figure["mean"]} for m, figure in entry["metrics"].items()}
     return systems
 
 
@@ -183,7 +210,8 @@ def add_training(table: Table, folder: Path, systems: dict[str, Any]) -> None:
         reports = [folder / name / f"seed-{seed}" / "metrics.json" for seed in table.seeds]
         systems[name]["seconds"] = [round(json.loads(r.read_text())["seconds"]) for r in reports if r.is_file()]
     if table.baselines:
-        for name, entry in json.loads((folder / "baselines.json").read_text())["methods"].items():
+        done = json.loads((folder / "baselines.json").read_text())["methods"]
+        for name, entry in ((name, done[name]) for name in table.baselines if name in done):
             systems[name] |= {key: entry[key] for key in ("settings", "trials", "seeds")}
 
 
@@ -192,7 +220,7 @@ def markdown(systems: Mapping[str, Any], reference: str) -> str:
     if "rmse" in systems[reference]:
         lines = ["| | RMSE | MAE |", "|---|---|---|"]
         for name, entry in systems.items():
-            lines.append(f"| {name} | {entry['rmse']['value']:.3f} | {entry['mae']['value']:.3f} |")
+            lines.append(f"| {name} | {_interval(entry['rmse'], 3)} | {_interval(entry['mae'], 3)} |")
         return "\n".join(lines)
     lines = [f"| | NDCG@10 | HR@10 | {reference} / this, NDCG@10 |", "|---|---|---|---|"]
     for name, entry in sorted(systems.items(), key=lambda pair: -pair[1]["ndcg@10"]["value"]):

@@ -138,7 +138,7 @@ def lay_out_examples(
         events = read_sequence(sequence)
         for task, rate in task_rates.items():
             if usable_targets(events, task):
-                windows = -(-len(events) // settings.history_window) if task in DENSE_TASKS else 1
+                windows = -(-len(events) // max(1, settings.history_window)) if task in DENSE_TASKS else 1
                 count = rate * windows * num_passes
                 rows += [(user, task)] * int(count + rng.random())  # the fraction left over, by chance
                 lengths += [min(len(events), settings.history_window)] * (len(rows) - len(lengths))

@@ -63,8 +63,8 @@ class UniMPTrainingConfig(SFTConfig):
     later_weights: list[float] = field(
         default_factory=lambda: [0.4, 0.16],
         metadata={
-            "help": "Weights of the items after the next one: each step of a history learns to expect those too, "
-            "which on small data is worth more than any other setting. One weight an item; none turns it off."
+            "help": "Weights of the items after the next one: each step of a history learns to expect those too. One "
+            "weight an item; none turns it off."
         },
     )
     train_policy: str = field(
@@ -81,7 +81,7 @@ class UniMPTrainingConfig(SFTConfig):
             "and candidates: leave `num_train_epochs` at 1."
         },
     )
-    history_window: int = field(default=50, metadata={"help": "Most events of a history in one example."})
+    history_window: int = field(default=50, metadata={"help": "Most events of a history in one example; 0 for none."})
     behavior_dropout: float = field(
         default=0.2,
         metadata={"help": "How often ratings, kinds and times of its history are hidden from an example."},
@@ -128,9 +128,9 @@ class UniMPTrainingConfig(SFTConfig):
             raise ValueError(f"`focal_gamma` must not be negative, got {self.focal_gamma}.")
         if not 0 <= self.behavior_dropout <= 1:
             raise ValueError(f"`behavior_dropout` must lie between 0 and 1, got {self.behavior_dropout}.")
-        for name in ("num_passes", "history_window"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        for name, least in (("num_passes", 1), ("history_window", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"`{name}` must be at least {least}, got {getattr(self, name)}.")
 
 
 def _read_weights(name: str, weights: dict[str, float] | str | None, allowed: Collection[str]) -> dict[str, float]:

@@ -148,9 +148,13 @@ class SASRec(SequenceRanker):
     loss_weights: tuple[float, ...] = (1.0,)
 
     def _loss(self, events: Events, start: np.ndarray, stop: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
+        end = events.offsets[np.searchsorted(events.offsets, start, side="right")]  # of the row, not of the window
+        # Nothing comes after a row's last item. Read, it would take the last place, which every request asks in, and
+        # which short rows would then never train.
+        stop = np.minimum(stop, end - 1)
+        start, stop, end = (places[stop > start] for places in (start, stop, end))
         items, real = self._inputs(events.items, start, stop)
         hidden = self.network(torch.from_numpy(items), torch.from_numpy(real), causal=True)
-        end = events.offsets[np.searchsorted(events.offsets, start, side="right")]  # of the row, not of the window
         targets, weights = self._targets(events.items, start, end, items.shape[1])
         kept = real & (weights[..., 0] > 0)
         return self.network.loss(

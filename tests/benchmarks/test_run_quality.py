@@ -82,6 +82,9 @@ def test_a_model_is_trained_and_measured_once(options, commands, tmp_path):
     (folder / "evaluation" / "results.json").write_text("{}")
     run_quality.train_and_evaluate(table, "unimp", 4, options, folder)
     assert len(commands) == 2
+    options.item_encoder = "another"
+    with pytest.raises(SystemExit, match="was made with other settings"):
+        run_quality.train_and_evaluate(table, "unimp", 4, options, folder)
 
 
 def test_the_model_of_another_entry_is_measured_only(options, commands, tmp_path):
@@ -98,6 +101,13 @@ def test_a_data_set_without_some_columns(options):
     assert store.items.column_names == ["item_id", "title"]
     assert store.interactions.column_names == ["user_id", "item_id", "timestamp"]
     assert run_quality._stripped(options.dataset, [], options.work_dir) == options.dataset
+
+
+def test_of_the_times_the_order_is_left(options):
+    store = read_store(run_quality._stripped(options.dataset, ["timestamp"], options.work_dir))
+    assert store.interactions["timestamp"][:] == [0, 1, 2]
+    assert store.interactions["item_id"][:] == ["a", "b", "a"]
+    assert store.interactions["user_id"][:] == ["u"] * 3
 
 
 def test_comparison_by_hand():
@@ -139,8 +149,9 @@ def test_rating_errors_are_the_mean_over_seeds(tmp_path):
         figures = {"rmse": {"value": rmse, "low": 0.5, "high": 1.5}, "mae": {"value": 0.7, "low": 0.5, "high": 1.0}}
         text = json.dumps({"tasks": {"rate": {"systems": {"model": figures}}}})
         (folder / "results.json").write_text(text)
-    text = json.dumps({"methods": {"svd": {"metrics": {"rmse": 0.95, "mae": 0.72}}}})
+    figure = {"mean": 0.95, "low": 0.9, "high": 1.0}
+    text = json.dumps({"methods": {"svd": {"metrics": {"rmse": figure, "mae": figure}}}})
     (tmp_path / "baselines.json").write_text(text)
     systems = run_quality.rating_errors(table, tmp_path)
     assert systems["unimp"]["rmse"]["value"] == pytest.approx(0.9)
-    assert "| svd | 0.950 | 0.720 |" in run_quality.markdown(systems, "unimp")
+    assert "| svd | 0.950 [0.900, 1.000] | 0.950 [0.900, 1.000] |" in run_quality.markdown(systems, "unimp")

@@ -56,6 +56,18 @@ def _naive_loss(hidden, weight, bias, targets, weights):
     return -(weights * logs.gather(1, targets)).sum() / weights.sum()
 
 
+def test_short_rows_train_the_place_that_requests_ask_in(make_events):
+    ranker = SASRec(window=50, dropout=0.0)
+    ranker.num_items = 9
+    ranker.network = ItemTransformer(num_items=9, width=8, layers=1, heads=2, dropout=0.0, window=50)
+    events = make_events([[user, 3, 5, (user + 1) % 9] for user in range(6)])
+    start, stop = cut_windows(events, 50, np.random.default_rng(0))
+    ranker._loss(events, start, stop, np.random.default_rng(0)).backward()
+    trained = ranker.network.positions.weight.grad.any(dim=1)
+    assert trained[:3].all()
+    assert not trained[3:].any()
+
+
 def test_the_loss_of_the_next_three(make_events):
     weights = (1.0, 0.4, 0.16)
     ranker = SASRec(window=6, loss_weights=weights, dropout=0.0)
@@ -67,6 +79,7 @@ def test_the_loss_of_the_next_three(make_events):
     start, stop = np.array([0, 2, 5]), np.array([2, 5, 8])
     total = divisor = 0.0
     for row, window in ((rows[0], (0, 2)), (rows[0], (2, 5)), (rows[1], (0, 3))):
+        window = (window[0], min(window[1], len(row) - 1))  # after a row's last item comes nothing: it is not read
         items = torch.tensor([row[slice(*window)]])
         hidden = ranker.network(items, torch.ones_like(items, dtype=torch.bool), causal=True)[0]
         logs = ranker.network.logits(hidden).log_softmax(1)
