@@ -184,8 +184,8 @@ def _draw_sample(
 class AlikeBatchesSampler(Sampler[int]):
     """
     Random order, but each batch holds requests of one kind and of like lengths: those that show a long history in
-    codes and those that show a short one in full differ in length, as do people, and padding one to the other costs
-    more than it mixes.
+    codes, those that show a short one in full and those that show what people said of it differ in length, as do
+    people, and padding one to the other costs more than it mixes.
 
     Args:
         tasks (`Sequence[str]`): task of each example.
@@ -197,7 +197,7 @@ class AlikeBatchesSampler(Sampler[int]):
     BATCHES_SORTED = 50  # so many batches at a time are sorted by length
 
     def __init__(self, tasks: Sequence[str], lengths: Sequence[int], batch_size: int, seed: int) -> None:
-        self.kinds = np.array([TASKS[task].full_history for task in tasks])
+        self.kinds = np.array([2 * bool(TASKS[task].shows) + TASKS[task].full_history for task in tasks])
         self.lengths = np.array(lengths)
         self.batch_size = batch_size
         self.seed = seed

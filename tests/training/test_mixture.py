@@ -375,8 +375,9 @@ def test_batches_hold_requests_of_one_kind_in_an_order_that_the_seed_settles():
     lengths = [3] * 65
     batches = batches_of(tasks, lengths, 4, 1)
     assert sorted(chain.from_iterable(batches)) == list(range(len(tasks)))
-    kinds = [[TASKS[tasks[index]].full_history for index in batch] for batch in batches]
-    assert sum(len(set(batch)) > 1 for batch in kinds) <= 1  # where the kinds meet
+    alike = {"recommend": 0, "search": 0, "select": 1, "rate": 2, "explain": 3}
+    kinds = [[alike[tasks[index]] for index in batch] for batch in batches]
+    assert sum(len(set(batch)) > 1 for batch in kinds) <= 3  # where the kinds meet
     assert [batch[0] for batch in kinds] != sorted(batch[0] for batch in kinds)  # the kinds take turns
     assert len(batches[-1]) == 1  # 65 examples: the short batch comes last
     assert batches_of(tasks, lengths, 4, 1) == batches
