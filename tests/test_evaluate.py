@@ -12,15 +12,18 @@ import torch
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from PIL import Image
-from transformers import set_seed
+from transformers import BertConfig, BertModel, set_seed
 
 from unimp.evaluate import main
 from unimp.processing.demo_store import build_demo_store
 from unimp.processing.splits import cold_items, leave_one_out
 from unimp.processing.store import make_store, read_store, write_store
 from unimp.training.card import write_model_card
-from unimp.training.metrics import ranking_metrics
-from unimp.training.recipe import ModelArguments, build
+from unimp.training.continued import continue_with
+from unimp.training.evaluation import evaluate_ranking
+from unimp.training.held_out import held_out_samples
+from unimp.training.metrics import ranking_values
+from unimp.training.recipe import ModelArguments, build, load
 from unimp.training.trainer import UniMPTrainingConfig
 
 TINY = {
@@ -43,9 +46,9 @@ def _one_thread() -> None:
     torch.set_num_threads(threads)
 
 
-def save_model(store, folder):
+def save_model(store, folder, **options):
     set_seed(0)
-    model, processor = build(store, ModelArguments(**TINY))
+    model, processor = build(store, ModelArguments(**TINY, **options))
     for rows in model.row_modules():  # so that scores differ
         torch.nn.init.normal_(rows.learned)
     model.save_pretrained(folder)
@@ -110,7 +113,7 @@ def test_ranks_are_there_to_be_compared(evaluate, tmp_path):
     assert set(ranks) == {"recommend/user_id", "recommend/item_id", "recommend/model", "recommend/popularity"}
     assert len(set(ranks["recommend/user_id"].tolist())) == 16
     found = {name: figure["value"] for name, figure in results["tasks"]["recommend"]["systems"]["model"].items()}
-    expected = ranking_metrics(ranks["recommend/model"])
+    expected = {name: own.mean() for name, own in ranking_values(ranks["recommend/model"]).items()}
     assert {name: found[name] for name in expected} == pytest.approx(expected)
     assert results["tasks"]["recommend"]["without_rank"] == int(np.isinf(ranks["recommend/model"]).sum())
 
@@ -166,7 +169,7 @@ def test_the_model_card_tells_it_to_the_hub(evaluate, home):
     assert sorted(again.text.split("\n")) == sorted(card.text.split("\n"))
 
 
-def test_items_that_the_model_does_not_know_are_added_to_it(evaluate, home, caplog):
+def test_items_that_the_model_does_not_know_are_added_to_it(evaluate, home, tmp_path, caplog):
     """As a model trained without the held-out items would be evaluated on them."""
     store = read_store(home / "store")
     split = cold_items(store.interactions)
@@ -180,8 +183,16 @@ def test_items_that_the_model_does_not_know_are_added_to_it(evaluate, home, capl
     assert results["counts"]["items_added"] == results["counts"]["items_not_to_be_trained"] == len(split.new_items)
     [group] = results["tasks"]["recommend"]["strata"]["popularity"]
     assert (group["group"], group["rows"]) == ("never", len(split.test))
-    assert results["tasks"]["recommend"]["systems"]["model"]["hr@20"]["value"] > 0
     assert "was trained with" not in caplog.text
+    # They are ranked by their content: alike, none of several could have a rank that is a whole number.
+    ranks = np.load(tmp_path / "out" / "ranks.npz")["recommend/model"]
+    assert len(split.new_items) % 2 == 0
+    assert (ranks % 1 == 0).all()
+    assert len(set(ranks)) > len(split.new_items)
+    # And as the model says that is saved with them.
+    model, processor = continue_with(*load(str(home / "cold-model")), store)
+    asked = held_out_samples(split.test, "recommend", store.items["item_id"][:])
+    assert ranks.tolist() == evaluate_ranking(model, processor, asked, "recommend").tolist()
     evaluate("--split", "cold_items", "--tasks", "recommend")  # the model of all items
     assert f"was trained with {len(split.new_items)} of the {len(split.new_items)} items" in caplog.text
 
@@ -225,6 +236,12 @@ def test_another_split_than_the_one_trained_with_is_told(evaluate, home, caplog)
         assert "was trained with the split" not in caplog.text
         evaluate("--tasks", "rate", "--split", "user_holdout")
         assert "was trained with the split" in caplog.text
+        caplog.clear()
+        path.write_text(json.dumps({"split": "new_domain:category=coat: people and items never trained on"}))
+        evaluate("--tasks", "rate", "--split", "new_domain:category=coat")
+        assert "was trained with the split" not in caplog.text
+        evaluate("--tasks", "rate", "--split", "new_domain:category=hat")
+        assert "was trained with the split" in caplog.text
     finally:
         path.unlink()
 
@@ -238,11 +255,70 @@ def test_another_split_than_the_one_trained_with_is_told(evaluate, home, caplog)
         (["--batch_size", "0"], "`batch_size` must be at least 1, got 0"),
         (["--max_people", "0"], "`max_people` must be at least 1, got 0"),
         (["--rating_range", "1"], "`rating_range` must be the lowest and the highest"),
+        (["--item_encoder", "x"], "`item_encoder` 'x' has no use"),
     ],
 )
 def test_wrong_options_are_refused(evaluate, options, message):
     with pytest.raises(ValueError, match=message):
         evaluate(*options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--seed=-1"], "`seed` must be at least 0, got -1"),
+        (["--history_window=-1"], "`history_window` must be at least 0, got -1"),
+        (["--tasks"], "`tasks` is empty: name at least one of recommend, search"),
+        (["--output_dir={file}"], "`output_dir` must be a folder, but .*file is a file"),
+        (["--output_dir={file}/deep/down"], "`output_dir` must be a folder, but .*file is a file"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_read(tmp_path, options, message):
+    (tmp_path / "file").write_text("")
+    options = [option.format(file=tmp_path / "file") for option in options]
+    with pytest.raises(ValueError, match=message):
+        main(["--model=nowhere", "--dataset=nowhere", *options])
+
+
+def test_errors_are_one_line_under_a_launcher_too():
+    done = subprocess.run(
+        [sys.executable, "-m", "unimp.evaluate", "--model=a", "--dataset=b", "--batch_size=0"],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 1
+    assert done.stderr == "unimp: `batch_size` must be at least 1, got 0.\n"
+
+
+def test_the_encoder_of_a_model_must_be_the_one_it_was_made_with(evaluate, home):
+    store = read_store(home / "store")
+    texts = home / "texts"
+    tokenizer = load(str(home / "model"))[1].tokenizer
+    for width in (8, 16):
+        config = BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=width,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=8,
+        )
+        BertModel(config).save_pretrained(texts / str(width))
+        tokenizer.save_pretrained(texts / str(width))
+    some = set(store.items["item_id"][1:])
+    fewer = make_store(
+        store.items.select(range(1, len(store.items))),
+        store.interactions.filter(lambda event: event["item_id"] in some),
+    )
+    save_model(fewer, home / "encoder-model", item_encoder=str(texts / "8"))
+    options = ["--tasks", "rate"]
+    with pytest.raises(ValueError, match=r"`item_encoder` is needed: .* 1 new and 0 changed items"):
+        evaluate(*options, model="encoder-model")
+    with pytest.raises(ValueError, match=r"`item_encoder` .* width 16, but `model` has .* width 8"):
+        evaluate(*options, "--item_encoder", str(texts / "16"), model="encoder-model")
+    results = evaluate(*options, "--item_encoder", str(texts / "8"), model="encoder-model")
+    assert results["counts"]["items_added"] == 1
 
 
 def test_a_data_set_without_answers_is_refused(evaluate, home):

@@ -309,7 +309,7 @@ def evaluate_ratings(
     the figures of [`text_measures`]. Apart, what only all texts together have: `distinct1` and `distinct2`.
     """
     pipeline_class = UniMPExplainPipeline if task == "explain" else UniMPRatePipeline
-    pipe = pipeline_class(model=model.eval(), processor=processor)
+    pipe = pipeline_class(model=model.eval(), processor=processor, device=model.device)
     answers, items = _answers(pipe, samples, batch_size, catalog_features, lambda sample: sample[ITEM_TO_RATE])
     ratings = [fallback if answer["rating"] is None else answer["rating"] for answer in answers]
     measured = rating_measures(ratings, [item[Columns.RATING] for item in items])
@@ -336,7 +336,7 @@ def evaluate_selection(
     catalog_features: torch.Tensor | None = None,
 ) -> dict[str, Measured]:
     """Precision, recall and F1 of the chosen candidates."""
-    pipe = UniMPSelectPipeline(model=model.eval(), processor=processor)
+    pipe = UniMPSelectPipeline(model=model.eval(), processor=processor, device=model.device)
     answers, truths = _answers(pipe, samples, batch_size, catalog_features, lambda sample: set(sample[ANSWER_KEY]))
     values = selection_values([{entry[Columns.ITEM_ID] for entry in answer} for answer in answers], truths)
     return {name: Measured(own) for name, own in values.items()}

@@ -35,24 +35,6 @@ def task_figures(results: Mapping[str, TaskResult], train: Dataset, seed: int = 
     return {task: _task(result, train, seed) for task, result in results.items()}
 
 
-def compare_ranks(
-    ours: np.ndarray, theirs: np.ndarray, users: np.ndarray, seed: int = 0
-) -> dict[str, dict[str, Figure]]:
-    """
-    Two systems' ranks of the same answers (such as `TASK/model` in the `ranks.npz` of two evaluations), paired.
-
-    Args:
-        ours, theirs (`np.ndarray` of shape `(rows,)`): ranks.
-        users (`np.ndarray` of shape `(rows,)`): whose row it is.
-        seed (`int`): of the bootstrap.
-
-    Returns:
-        By metric: `difference` (ours - theirs) and `ratio` (ours / theirs), each with its interval.
-    """
-    values = [{name: Measured(own) for name, own in ranking_values(ranks).items()} for ranks in (ours, theirs)]
-    return _compare(*values, users, seed)
-
-
 def _task(result: TaskResult, train: Dataset, seed: int) -> dict[str, Any]:
     users = result.samples.users
     table = {"rows": len(users), "people": len(np.unique(users)), "systems": {}}

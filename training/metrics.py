@@ -97,11 +97,6 @@ def chance_values(num_items: np.ndarray, cutoffs: Sequence[int] = CUTOFFS) -> di
     return {name: total[places] / np.maximum(num_items, 1) for name, total in totals.items()}
 
 
-def ranking_metrics(ranks: Sequence[float] | np.ndarray, cutoffs: Sequence[int] = CUTOFFS) -> dict[str, float]:
-    """Means over the users of [`ranking_values`], with the same arguments, names and errors."""
-    return {name: float(values.mean()) for name, values in ranking_values(ranks, cutoffs).items()}
-
-
 def bootstrap_interval(
     values: Sequence[float] | np.ndarray,
     statistic: Callable[[np.ndarray], float] = np.mean,
@@ -258,18 +253,6 @@ def _resampled_means(values: np.ndarray, num_resamples: int, seed: int) -> np.nd
     return np.concatenate(means)
 
 
-def paired_difference_interval(
-    a: Sequence[float] | np.ndarray,
-    b: Sequence[float] | np.ndarray,
-    level: float = 0.95,
-    num_resamples: int = 1000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """The interval of mean(a) - mean(b), paired as in [`paired_ratio_interval`]; `b` may be nothing but zeros."""
-    a, b = _pair(a, b)
-    return bootstrap_interval(a - b, level=level, num_resamples=num_resamples, seed=seed)
-
-
 def rating_metrics(
     predictions: Sequence[float] | np.ndarray, targets: Sequence[float] | np.ndarray
 ) -> dict[str, float]:
@@ -291,8 +274,8 @@ def rating_metrics(
     return {"rmse": mean_squared_error(*pair, squared=False).item(), "mae": mean_absolute_error(*pair).item()}
 
 
-def selection_metrics(chosen: Sequence[Set[Any]], true: Sequence[Set[Any]]) -> dict[str, float]:
-    """Precision, recall and F1 of chosen sets, worked out for each request and then averaged.
+def selection_values(chosen: Sequence[Set[Any]], true: Sequence[Set[Any]]) -> dict[str, np.ndarray]:
+    """Precision, recall and F1 of chosen sets, worked out for each request.
 
     Choosing nothing where nothing is true is perfect (1); with only one of the two sets empty all three figures are 0.
 
@@ -301,16 +284,11 @@ def selection_metrics(chosen: Sequence[Set[Any]], true: Sequence[Set[Any]]) -> d
         true (`Sequence[Set]`): what the user chose, in the same order.
 
     Returns:
-        `dict[str, float]`: `precision`, `recall` and `f1`.
+        `dict[str, np.ndarray]`: `precision`, `recall` and `f1`, each of shape `(num_requests,)`.
 
     Raises:
         ValueError: if there is no request or the lengths differ.
     """
-    return {name: float(values.mean()) for name, values in selection_values(chosen, true).items()}
-
-
-def selection_values(chosen: Sequence[Set[Any]], true: Sequence[Set[Any]]) -> dict[str, np.ndarray]:
-    """The figures of [`selection_metrics`] for each request, with the same arguments, names and errors."""
     if len(chosen) != len(true) or not chosen:
         raise ValueError(f"`chosen` and `true` must have one set a request, but got {len(chosen)} and {len(true)}.")
     values = np.array([_overlap(set(c), set(t)) for c, t in zip(chosen, true, strict=True)])

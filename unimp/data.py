@@ -46,6 +46,8 @@ class PrepareArguments:
     def __post_init__(self) -> None:
         if self.min_events < 0:
             raise ValueError(f"`min_events` must be 0 or more, got {self.min_events}.")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"`seed` must be from 0 to 2^63 - 1, got {self.seed}.")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -79,6 +81,7 @@ def _prepare(loader: "Loader", name: str, options: PrepareArguments) -> None:
 
     chosen = _chosen(loader, name, options)
     raw, output = Path(options.raw), Path(options.output_dir)
+    _check_output(raw, output)
     if options.download:
         _download(loader, name, raw, chosen)
     tables = loader.read(raw, **chosen)
@@ -89,6 +92,25 @@ def _prepare(loader: "Loader", name: str, options: PrepareArguments) -> None:
     people = len(store.interactions.unique("user_id"))
     logger.info("%s", store.report)
     logger.info("%s: %d people, %d items, %d events", output, people, len(store.items), len(store.interactions))
+
+
+def check_folder(folder: Path) -> None:
+    """Raises `ValueError` where an `output_dir` cannot be made, before there is anything to write."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise ValueError(f"`output_dir` must be a folder, but {there} is a file; name another.")
+
+
+def _check_output(raw: Path, output: Path) -> None:
+    check_folder(output)
+    if output.resolve() == raw.resolve():
+        raise ValueError(f"`output_dir` must be another folder than `raw`, got {output} for both.")
+    names = [f"{table}.{suffix}" for table in ("items", "interactions") for suffix in ("jsonl", "csv")]
+    if found := [name for name in names if (output / name).is_file()]:
+        raise ValueError(
+            f"`output_dir` {output} has {' and '.join(found)} already, beside which no command would read the new "
+            "tables; name another folder, or remove them."
+        )
 
 
 def _chosen(loader: "Loader", name: str, options: PrepareArguments) -> dict[str, str | None]:

@@ -17,18 +17,18 @@ from accelerate import PartialState
 from datasets import Dataset
 from transformers import PreTrainedModel
 
-from .processing import TASKS, Catalog, Columns, UniMPProcessor
+from .data import check_folder
+from .processing import TASKS, Columns, UniMPProcessor
 from .processing.catalog_unimp import AVAILABLE
 from .processing.splits import Split, make_split
 from .processing.store import Store, as_table, read_store
 from .processing.tasks_unimp import get_task
 from .report import print_evaluation, say
 from .training.card import add_to_model_card, markdown_table
-from .training.continued import check_events
+from .training.continued import check_events, continue_with
 from .training.evaluation import TaskResult, describe_split, evaluate_tasks
 from .training.figures import LEVEL, NUM_RESAMPLES, task_figures
 from .training.held_out import NUM_CANDIDATES
-from .training.item_encoder import item_features
 from .training.mixture import MixtureSettings
 from .training.plots import plot_results
 from .training.recipe import load
@@ -85,13 +85,13 @@ class EvaluateArguments:
     )
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "max_people"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
-        if self.history_window < 0:
-            raise ValueError(f"`history_window` must be at least 0, got {self.history_window}.")
+        for name, least in (("batch_size", 1), ("max_people", 1), ("history_window", 0), ("seed", 0)):
+            if getattr(self, name) is not None and getattr(self, name) < least:
+                raise ValueError(f"`{name}` must be at least {least}, got {getattr(self, name)}.")
         if self.rating_range is not None and len(self.rating_range) != 2:
             raise ValueError(f"`rating_range` must be the lowest and the highest rating, got {self.rating_range}.")
+        if not self.tasks:
+            raise ValueError(f"`tasks` is empty: name at least one of {', '.join(TASKS)}, or leave the option out.")
         for task in self.tasks:
             get_task(task)
 
@@ -105,6 +105,7 @@ def main(arguments: Sequence[str]) -> int:
     if not state.is_main_process:
         logging.getLogger("unimp").setLevel(logging.ERROR)
     folder = _output_dir(options)
+    check_folder(folder)
     results, by_task = evaluate_model(options, state.device)
     if state.is_main_process:
         write_results(results, by_task, folder)
@@ -136,10 +137,9 @@ def evaluate_model(options: EvaluateArguments, device: Any = "cpu") -> tuple[dic
     split = make_split(store, options.split)
     model, processor = load(options.model)
     check_events(store.interactions, processor)
-    _warn_of_another_split(options)
+    _warn_of_another_split(options.model, split.name)
     model = model.eval().to(device)
-    num_known = len(processor.catalog)
-    add_items(model, processor, store, options.item_encoder)
+    num_added = add_items(model, processor, store, options.item_encoder)
     _warn_of_trained_items(model, processor, split)
     test = _some_people(split.test, options.max_people, options.seed)
     by_task = evaluate_tasks(
@@ -163,7 +163,7 @@ def evaluate_model(options: EvaluateArguments, device: Any = "cpu") -> tuple[dic
         "split": split.name,
         "title": f"{name}, {describe_split(split.name)}",
         "settings": _settings(options),
-        "counts": _counts(store, split, test) | {"items_added": len(processor.catalog) - num_known},
+        "counts": _counts(store, split, test) | {"items_added": num_added},
         "tasks": task_figures(by_task, split.train, options.seed),
     }
     if len(test) < len(split.test):
@@ -206,15 +206,15 @@ def _some_people(test: Dataset, max_people: int | None, seed: int) -> Dataset:
     return Dataset(table.filter([user in drawn for user in table[Columns.USER_ID].to_pylist()]))
 
 
-def _warn_of_another_split(options: EvaluateArguments) -> None:
-    path = Path(options.model, "metrics.json")
+def _warn_of_another_split(model: str, split: str) -> None:
+    path = Path(model, "metrics.json")
     trained_with = json.loads(path.read_text(encoding="utf-8")).get("split", "") if path.is_file() else ""
-    if trained_with and trained_with.partition(":")[0] not in (options.split, options.split.partition(":")[0]):
+    if trained_with and trained_with != describe_split(split):
         logger.warning(
             "The model was trained with the split %r: if that was on this data set, it may have been trained on what "
             "%r tests.",
             trained_with,
-            options.split,
+            split,
         )
 
 
@@ -240,24 +240,16 @@ def add_items(model: PreTrainedModel, processor: UniMPProcessor, store: Store, i
         item_encoder (`str`, *optional*): folder or Hub id of the text encoder that the model's item features are of.
 
     Raises:
-        `ValueError`: the model has item features and `item_encoder` is missing.
+        `ValueError`: `item_encoder` is missing, does not fit or has no use.
     """
+    if item_encoder is not None and not model.config.item_feature_size:
+        raise ValueError(f"`item_encoder` {item_encoder!r} has no use: `model` was made without one.")
     catalog, table = processor.catalog, as_table(store.items)
     table = table.filter([item_id not in catalog for item_id in table[Columns.ITEM_ID].to_pylist()])
-    if not len(table):
-        return 0
-    items = Catalog(table)
-    items.embed_images()
-    if model.config.item_feature_size and item_encoder is None:
-        raise ValueError(
-            f"`item_encoder` is needed: the model has features of such an encoder, and does not know {len(items)} "
-            "items of the data set."
-        )
-    added = catalog.add(items.table.drop_columns(AVAILABLE).to_pylist())
-    features = item_features(item_encoder, catalog, added) if model.config.item_feature_size else None
-    processor.index_catalog(model, features=features)
-    logger.info("%s items of the data set are new to the model: known by what they are.", f"{len(added):,}")
-    return len(added)
+    if len(table):  # they are recommended here, whatever is sold out by now
+        table = table.drop_columns([name for name in table.column_names if name == AVAILABLE])
+        continue_with(model, processor, Store(Dataset(table), store.interactions, store.report), item_encoder)
+    return len(table)
 
 
 def picture_features(model: PreTrainedModel, processor: UniMPProcessor) -> Any:
@@ -290,4 +282,6 @@ def write_results(results: Mapping[str, Any], by_task: Mapping[str, TaskResult],
 
 
 if __name__ == "__main__":  # for launchers, which start a module: several processes share the work
-    sys.exit(main(sys.argv[1:]))
+    from .cli import main as command  # what goes wrong is told in one line there
+
+    sys.exit(command(["evaluate", *sys.argv[1:]]))

@@ -103,7 +103,7 @@ def read_amazon_reviews(folder: Path, edition: str | None = None, category: str 
     words: dict[str, set[str]] = {}
     urls: dict[str, str] = {}
     items = as_columns(_item_rows(files, words, urls, report), _ITEMS, files.items)
-    reviews = as_columns(_review_rows(files, words), _REVIEWS, files.reviews)
+    reviews = as_columns(_review_rows(files, words, report), _REVIEWS, files.reviews)
     return RawTables(
         title=f"Amazon Reviews {files.edition}, {files.category.replace('_', ' ')}",
         items=as_dataset(items),
@@ -176,30 +176,44 @@ def _item_rows(
     """Rows of the items; fills in each item's words and the address of its picture."""
     describe = _describe_2023 if files.edition == "2023" else _describe_older
     for row in read_lines(files.items, ast.literal_eval if files.edition == "2014" else json.loads):
-        item_id, brand, categories, url = describe(row)
+        item_id, brand, categories, url = describe(row, report)
+        if not isinstance(item_id, str | None):  # one that is missing is told of later
+            report.skip("items: their id is no text", [item_id])
+            continue
         title, price = _title(row.get("title"), report), _price(row.get("price"), report)
         brand = _text(brand)
         categories = list(dict.fromkeys(filter(None, map(_text, categories))))
-        if isinstance(item_id, str):
+        if item_id is not None:
             words.setdefault(item_id, set(telling_words(" ".join(filter(None, (title, brand, *categories))))))
             if isinstance(url, str) and url:
                 urls.setdefault(item_id, url)
         yield item_id, title, brand, categories, price
 
 
-def _describe_older(row: dict[str, Any]) -> tuple[Any, Any, list[Any], Any]:
+def _describe_older(row: dict[str, Any], report: StoreReport) -> tuple[Any, Any, list[Any], Any]:
     """Id, brand, categories and picture of an item of 2014 (which has paths of categories) or 2018."""
-    paths = row.get("categories")
-    categories = paths[0] if paths else row.get("category") or []
-    pictures = row.get("imageURLHighRes") or row.get("imageURL") or row.get("image") or [row.get("imUrl")]
+    paths = _list(row.get("categories"), "categories", report)
+    categories = _list(paths[0] if paths else row.get("category"), "categories" if paths else "category", report)
+    kinds = ("imageURLHighRes", "imageURL", "image")
+    pictures = next(filter(None, (_list(row.get(kind), kind, report) for kind in kinds)), [row.get("imUrl")])
     return row.get("asin"), row.get("brand"), categories, pictures[0]
 
 
-def _describe_2023(row: dict[str, Any]) -> tuple[Any, Any, list[Any], Any]:
+def _describe_2023(row: dict[str, Any], report: StoreReport) -> tuple[Any, Any, list[Any], Any]:
     """Id, store, categories and picture of an item of 2023, the main picture if one is marked as such."""
-    pictures = sorted(row.get("images") or [], key=lambda picture: picture.get("variant") != "MAIN")
+    pictures = [picture for picture in _list(row.get("images"), "images", report) if isinstance(picture, dict)]
+    pictures.sort(key=lambda picture: picture.get("variant") != "MAIN")
     url = next((found for p in pictures if (found := p.get("hi_res") or p.get("large"))), None)
-    return row.get("parent_asin"), row.get("store"), row.get("categories") or [row.get("main_category")], url
+    categories = _list(row.get("categories"), "categories", report) or [row.get("main_category")]
+    return row.get("parent_asin"), row.get("store"), categories, url
+
+
+def _list(value: Any, name: str, report: StoreReport) -> list[Any]:
+    if isinstance(value, list):
+        return value
+    if value:
+        report.change(f"items: `{name}` is no list and is now missing", [value])
+    return []
 
 
 def _title(value: Any, report: StoreReport) -> str | None:
@@ -213,8 +227,6 @@ def _title(value: Any, report: StoreReport) -> str | None:
 def _price(value: Any, report: StoreReport) -> float | None:
     if value is None or value == "":
         return None
-    if isinstance(value, int | float):
-        return float(value)
     match = _PRICE.fullmatch(str(value).strip())
     if match is None:
         report.change("items: `price` is no single amount and is now missing", [value])
@@ -230,12 +242,15 @@ def _text(value: Any) -> str | None:
 # Reviews
 
 
-def _review_rows(files: _Files, words: dict[str, set[str]]) -> Iterator[tuple[Any, ...]]:
+def _review_rows(files: _Files, words: dict[str, set[str]], report: StoreReport) -> Iterator[tuple[Any, ...]]:
     newer = files.edition == "2023"
     names = ("user_id", "parent_asin", "timestamp", "rating", "title", "text")
     names = names if newer else ("reviewerID", "asin", "unixReviewTime", "overall", "summary", "reviewText")
     for row in read_lines(files.reviews):
         user, item, time, rating, headline, text = map(row.get, names)
+        if not (isinstance(user, str | None) and isinstance(item, str | None)):
+            report.skip("interactions: an id is no text", [(user, item)])
+            continue
         if newer and isinstance(time, int):
             time //= 1000  # milliseconds
         headline = _text(headline)

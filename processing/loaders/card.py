@@ -139,4 +139,9 @@ def _losses(store: Store) -> str:
 
 def _table(header: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    """Text that stays in its cell: names of columns and reasons may hold anything."""
+    return " ".join(str(value).replace("<", "&lt;").replace("|", "\\|").split())

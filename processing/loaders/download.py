@@ -219,7 +219,9 @@ def _open(url: str, start: int = 0) -> http.client.HTTPResponse:
         if start and error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             return error
         error.close()
-        raise DownloadError(url, f"the host answered {error.code} {error.reason}", answered=True) from error
+        # The standard's words, not the host's: they go into the card.
+        words = http.client.responses.get(error.code, "unknown")
+        raise DownloadError(url, f"the host answered {error.code} {words}", answered=True) from error
     except (http.client.InvalidURL, ValueError) as error:
         raise DownloadError(url, "no usable address", answered=True, detail=error) from error
     except (http.client.HTTPException, OSError) as error:

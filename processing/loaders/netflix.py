@@ -76,10 +76,10 @@ def _year(text: str, report: StoreReport) -> int | None:
         year = float(text)  # 1999.0 where a table with gaps was written
     except ValueError:
         year = math.nan
-    if math.isfinite(year):
+    if abs(year) < 10_000:  # false for what is not a number
         return int(year)
     if text.strip().lower() not in ("", "nan", "null"):
-        report.change("items: `year` is no number and is now missing", [text])
+        report.change("items: `year` is no year and is now missing", [text])
     return None
 
 

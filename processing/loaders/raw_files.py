@@ -98,7 +98,7 @@ def read_lines(path: Path, parse: Callable[[str], dict[str, Any]] = json.loads) 
                     yield row
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"`{path}` is cut off or damaged after line {number}: {error}; download it again.") from error
-    except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
         raise ValueError(f"`{path}:{number}` cannot be read: {error}") from error
 
 

@@ -168,6 +168,14 @@ def test_selections(built, monkeypatch):
     assert means(measured) == pytest.approx({"precision": 0.75, "recall": 0.75, "f1": 2 / 3})
 
 
+def test_the_model_stays_where_it_is(built, samples, monkeypatch):
+    """Although there is an accelerator, to which pipelines move a model by themselves."""
+    monkeypatch.setattr("transformers.pipelines.base.is_torch_cuda_available", lambda: True)
+    evaluation.evaluate_ratings(*built, samples("rate")[:1], fallback=3.0)
+    evaluation.evaluate_selection(*built, samples("select")[:1])
+    assert built[0].device.type == "cpu"
+
+
 def test_a_selection_by_chance():
     samples = [
         {"candidates": ["a", "b", "c"], "answer": ["a", "b"]},

@@ -7,7 +7,7 @@ import pytest
 from datasets import Dataset
 
 from unimp.training.evaluation import TaskResult
-from unimp.training.figures import compare_ranks, task_figures
+from unimp.training.figures import task_figures
 from unimp.training.held_out import held_out_samples
 from unimp.training.metrics import Measured, ranking_values
 
@@ -56,9 +56,3 @@ def test_groups_of_rows(figures):
     head, never = figures["strata"]["popularity"]
     assert (head["group"], head["rows"], head["hr@10"]["model"]["value"]) == ("head", 2, 0)
     assert (never["group"], never["rows"], never["hr@10"]["model"]["value"]) == ("never", 1, 1)
-
-
-def test_ranks_of_two_evaluations_are_compared():
-    compared = compare_ranks(np.array([1.0, 20, 4]), np.array([20.0, 20, 5]), np.array(["a", "a", "b"]))
-    assert compared["hr@10"]["difference"]["value"] == pytest.approx((0.5 + 1) / 2 - (0 + 1) / 2)
-    assert compared["mrr@10"]["ratio"]["value"] == pytest.approx((0.5 + 0.25) / 0.2)

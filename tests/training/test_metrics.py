@@ -13,18 +13,21 @@ from unimp.training.metrics import (
     chance_values,
     difference,
     figures,
-    paired_difference_interval,
     paired_ratio_interval,
-    ranking_metrics,
     ranking_values,
     rating_metrics,
     ratio,
     root_of_mean,
-    selection_metrics,
+    selection_values,
     target_ranks,
 )
 
 INF, NAN = float("inf"), float("nan")
+
+
+def means(values):
+    return {name: own.mean() for name, own in values.items()}
+
 
 # scores of four items, target, rank
 RANKS = {
@@ -53,14 +56,14 @@ def test_ranks_of_a_batch():
     assert target_ranks(torch.tensor(scores, dtype=torch.bfloat16), torch.tensor(targets)).tolist() == list(ranks)
 
 
-def test_ranking_metrics():
+def test_ranking_values():
     # Four users, the third without a hit in the first five.
     #   rank     hr@1  hr@5  ndcg@5               mrr@5
     #   1        1     1     1 / log2(2) = 1      1
     #   3        0     1     1 / log2(4) = 0.5    1 / 3
     #   7        0     0     0                    0
     #   1.5      0     1     1 / log2(2.5)        1 / 1.5
-    metrics = ranking_metrics([1, 3, 7, 1.5], cutoffs=(1, 5))
+    metrics = means(ranking_values([1, 3, 7, 1.5], cutoffs=(1, 5)))
     expected = {"hr@1": 1 / 4, "ndcg@1": 1 / 4, "mrr@1": 1 / 4, "hr@5": 3 / 4}
     expected |= {"ndcg@5": (1 + 0.5 + 1 / math.log2(2.5)) / 4, "mrr@5": (1 + 1 / 3 + 2 / 3) / 4}
     assert metrics == pytest.approx(expected)
@@ -68,8 +71,8 @@ def test_ranking_metrics():
 
 
 def test_users_with_no_hit_give_zeros():
-    assert set(ranking_metrics([21, 500, INF]).values()) == {0.0}
-    assert len(ranking_metrics([21])) == 15
+    assert set(means(ranking_values([21, 500, INF])).values()) == {0.0}
+    assert len(ranking_values([21])) == 15
 
 
 def test_values_are_one_a_user():
@@ -79,11 +82,11 @@ def test_values_are_one_a_user():
     assert values["mrr@3"].tolist() == [0.5, 0]
 
 
-def test_ranking_metrics_agree_with_torchmetrics():
+def test_ranking_values_agree_with_torchmetrics():
     scores = torch.rand(20, 30, generator=torch.Generator().manual_seed(0))
     targets = torch.arange(20)
     relevant = torch.nn.functional.one_hot(targets, 30).bool()
-    metrics = ranking_metrics(target_ranks(scores, targets), cutoffs=(10,))
+    metrics = means(ranking_values(target_ranks(scores, targets), cutoffs=(10,)))
     pairs = list(zip(scores, relevant, strict=True))
     ndcg = torch.stack([retrieval_normalized_dcg(s, r, top_k=10) for s, r in pairs]).mean()
     mrr = torch.stack([retrieval_reciprocal_rank(s, r, top_k=10) for s, r in pairs]).mean()
@@ -123,13 +126,6 @@ def test_a_ratio_without_an_upper_end():
     assert paired_ratio_interval([1.0] * 10, hits)[1] == INF
 
 
-def test_paired_difference_interval():
-    b = np.random.default_rng(0).random(200)
-    # A tenth more for every single user, whoever is drawn.
-    assert paired_difference_interval(b + 0.1, b) == pytest.approx((0.1, 0.1))
-    assert paired_difference_interval([0.0, 1.0], [0.0, 0.0]) == (0, 1)
-
-
 def test_chance_is_the_mean_over_all_ranks():
     # Of 4 items each rank is equally likely, of 2 the ranks 3 and 4 do not exist, and 0 is never a hit.
     values = chance_values(np.array([4, 2, 0]), cutoffs=(1, 3))
@@ -137,7 +133,7 @@ def test_chance_is_the_mean_over_all_ranks():
     assert values["hr@3"].tolist() == [3 / 4, 1, 0]
     assert values["mrr@3"].tolist() == pytest.approx([(1 + 1 / 2 + 1 / 3) / 4, (1 + 1 / 2) / 2, 0])
     assert values["ndcg@3"][1] == pytest.approx((1 + 1 / math.log2(3)) / 2)
-    every_rank = ranking_metrics(np.arange(1, 301))
+    every_rank = means(ranking_values(np.arange(1, 301)))
     assert {name: own[0] for name, own in chance_values(np.array([300])).items()} == pytest.approx(every_rank)
 
 
@@ -196,7 +192,7 @@ def test_rating_metrics():
     assert metrics == pytest.approx({"rmse": math.sqrt(5 / 3), "mae": 1.0})
 
 
-def test_selection_metrics():
+def test_selection_values():
     # chosen  true   both  precision  recall  f1
     # a b     a c d  1     1/2        1/3     2/5
     # a       a      1     1          1       1
@@ -206,7 +202,7 @@ def test_selection_metrics():
     chosen = [{"a", "b"}, {"a"}, {"b"}, set(), set()]
     true = [{"a", "c", "d"}, {"a"}, {"c"}, {"a"}, set()]
     expected = {"precision": 2.5 / 5, "recall": (7 / 3) / 5, "f1": 2.4 / 5}
-    assert selection_metrics(chosen, true) == pytest.approx(expected)
+    assert means(selection_values(chosen, true)) == pytest.approx(expected)
 
 
 WRONG = {
@@ -216,22 +212,21 @@ WRONG = {
     "too few targets": (target_ranks, ([[0.1], [0.2]], [0]), r"\(2, 1\) and \(1,\)"),
     "target out of range": (target_ranks, ([[0.1, 0.2]], [2]), "columns 0 to 1, but got 2"),
     "negative target": (target_ranks, ([[0.1, 0.2]], [-1]), "columns 0 to 1, but got -1"),
-    "no ranks": (ranking_metrics, ([],), "`ranks` is empty"),
-    "rank zero": (ranking_metrics, ([0, 1],), "`ranks` must be 1 or more, but the least is 0"),
-    "NaN rank": (ranking_metrics, ([NAN],), "`ranks` must be finite"),
+    "no ranks": (ranking_values, ([],), "`ranks` is empty"),
+    "rank zero": (ranking_values, ([0, 1],), "`ranks` must be 1 or more, but the least is 0"),
+    "NaN rank": (ranking_values, ([NAN],), "`ranks` must be finite"),
     "no values": (bootstrap_interval, ([],), "`values` is empty"),
     "infinite values": (bootstrap_interval, ([1.0, INF],), "`values` must be finite"),
     "level": (bootstrap_interval, ([1.0], np.mean, 95), "`level` must be between 0 and 1, but got 95"),
     "rows without users": (figures, ({"a": Measured(np.ones(3))}, [1, 2]), "`users` .* each of 3 rows, but got 2"),
     "rows of different lengths": (difference, (Measured(np.ones(3)), Measured(np.ones(2))), "but got 3 and 2"),
-    "unpaired difference": (paired_difference_interval, ([1.0, 2.0], [1.0]), "`a` and `b`"),
     "unpaired": (paired_ratio_interval, ([1.0, 2.0], [1.0]), "`a` and `b`"),
     "no b": (paired_ratio_interval, ([1.0], [0.0]), "`b` must have a mean above 0"),
     "no ratings": (rating_metrics, ([], []), "`predictions` is empty"),
     "NaN rating": (rating_metrics, ([NAN], [1.0]), "`predictions` must be finite"),
     "unequal ratings": (rating_metrics, ([1.0, 2.0], [1.0]), "`predictions` must match `targets`"),
-    "no requests": (selection_metrics, ([], []), "one set a request, but got 0 and 0"),
-    "unequal requests": (selection_metrics, ([{1}], []), "but got 1 and 0"),
+    "no requests": (selection_values, ([], []), "one set a request, but got 0 and 0"),
+    "unequal requests": (selection_values, ([{1}], []), "but got 1 and 0"),
 }
 
 

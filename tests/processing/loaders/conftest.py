@@ -56,7 +56,7 @@ class Handler(BaseHTTPRequestHandler):
             self.end_headers()
             return
         if path not in host.files:
-            self.send_error(404)
+            self.send_error(404, "gone | <b>away</b>")
             return
         self.send_file(host, host.files[path])
 

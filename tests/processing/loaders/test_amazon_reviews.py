@@ -237,6 +237,58 @@ def test_2023(raw):
     assert tables.picture_urls == {"P1": "https://m.media-amazon.com/l.jpg"}
 
 
+ODD_ITEMS = {
+    "pictures by kind": ({"images": {"hi_res": ["https://a/1.jpg"]}}, "items: `images` is no list and is now missing"),
+    "pictures as text": ({"images": ["https://a/1.jpg"]}, None),
+    "a number of categories": ({"categories": 7}, "items: `categories` is no list and is now missing"),
+    "one category": ({"categories": "Bath"}, "items: `categories` is no list and is now missing"),
+    "an endless price": ({"price": 10**400}, None),
+    "no price": ({"price": float("nan")}, "items: `price` is no single amount and is now missing"),
+}
+
+
+@pytest.mark.parametrize("name", ODD_ITEMS)
+def test_odd_items_stay_without_what_is_odd(raw, name):
+    change, reason = ODD_ITEMS[name]
+    write_lines(raw / "meta_All_Beauty.jsonl.gz", [META_2023[0] | change, META_2023[1]])
+    write_lines(raw / "All_Beauty.jsonl", REVIEWS_2023)
+    tables = read_amazon_reviews(raw)
+    assert tables.items["item_id"][:] == ["P1", "P2"]
+    assert tables.report.changed == ({} if reason is None else {reason: 1})
+    assert tables.items["categories"][0] == ["All Beauty"]
+    assert tables.picture_urls == ({} if "images" in change else {"P1": "https://m.media-amazon.com/l.jpg"})
+
+
+def test_odd_items_of_the_older_editions(y2014):
+    odd = ["{'asin': '0003', 'categories': ['Beauty'], 'imageURL': 'http://a/1.jpg'}", "{'asin': ['0004']}"]
+    write_lines(y2014 / "meta_Beauty.json.gz", [*META_2014, *odd])
+    tables = read_amazon_reviews(y2014)
+    assert rows_of(tables.items, "item_id", "categories")[2:] == [("0003", [])]
+    assert tables.picture_urls.keys() == {"0001"}
+    assert tables.report.skipped == {"items: their id is no text": 1}
+    assert tables.report.changed == {
+        "items: `categories` is no list and is now missing": 1,
+        "items: `imageURL` is no list and is now missing": 1,
+    }
+
+
+def test_odd_reviews_are_left_out_and_counted(y2014):
+    odd = [REVIEWS_2014[0] | change for change in ({"asin": ["0001"]}, {"reviewerID": {"a": 1}}, {"asin": 1})]
+    write_lines(y2014 / "reviews_Beauty_5.json.gz", [*odd, REVIEWS_2014[0] | {"asin": None}, REVIEWS_2014[0]])
+    store = build_store(read_amazon_reviews(y2014), min_events=0)
+    assert len(store.interactions) == 1
+    assert store.report.skipped == {
+        "interactions: an id is no text": 3,
+        "interactions: `item_id` is missing": 1,
+    }
+
+
+def test_metadata_with_a_list_as_key(y2014):
+    write_lines(y2014 / "meta_Beauty.json.gz", [META_2014[0], "{['asin']: '0002'}"])
+    with pytest.raises(ValueError, match=r"meta_Beauty\.json\.gz:2` cannot be read"):
+        read_amazon_reviews(y2014)
+
+
 def test_pictures_lie_in_images(y2014):
     put_picture(y2014 / "images" / "0001.jpg")
     store = build_store(read_amazon_reviews(y2014), min_events=0, pictures_only=True)

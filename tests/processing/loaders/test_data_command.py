@@ -7,12 +7,12 @@ import json
 import zipfile
 
 import pytest
-from datasets import load_dataset
+from datasets import Dataset, load_dataset
 from huggingface_hub import DatasetCard
 
 from unimp.data import main
-from unimp.processing.loaders import LOADERS, amazon_reviews, movielens
-from unimp.processing.store import read_store
+from unimp.processing.loaders import LOADERS, amazon_reviews, movielens, write_dataset_card
+from unimp.processing.store import make_store, read_store
 
 from .conftest import jpeg, put_picture
 
@@ -103,7 +103,9 @@ WRONG = {
     "no sense": ("--min_events=-1", "`min_events` must be 0 or more"),
     "no such option": ("--picture_only", r"`--picture_only` is not an option.*`pictures_only`"),
     "nothing left": ("--min_events=5", "No event is left"),
-    "output is a file": ("--min_events=0", "out"),
+    "output is a file": ("--min_events=0", "`output_dir` must be a folder, but .*out is a file"),
+    "negative": ("--seed=-1", r"`seed` must be from 0 to 2\^63 - 1, got -1"),
+    "beyond 64 bits": (f"--seed={2**63}", r"`seed` must be from 0 to 2\^63 - 1"),
 }
 
 
@@ -114,6 +116,30 @@ def test_wrong_options(folder, tmp_path, case):
         (tmp_path / "out").write_text("")
     with pytest.raises((ValueError, OSError), match=message):
         prepare("movielens", folder, tmp_path / "out", option)
+
+
+def test_the_raw_files_are_not_overwritten(folder):
+    (folder / "README.md").write_text("of the publisher")
+    with pytest.raises(ValueError, match="`output_dir` must be another folder than `raw`"):
+        prepare("movielens", folder, folder / "images" / "..")
+    assert (folder / "README.md").read_text() == "of the publisher"
+
+
+def test_a_folder_with_tables_of_another_kind_is_refused(tmp_path):
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "items.csv").write_text("item_id\n")
+    (output / "interactions.jsonl").write_text("")
+    with pytest.raises(ValueError, match=r"has items\.csv and interactions\.jsonl already"):
+        prepare("movielens", tmp_path / "nowhere", output)  # before anything is read
+    assert len(list(output.iterdir())) == 2
+
+
+def test_names_stay_in_their_cell(tmp_path):
+    items = Dataset.from_dict({"item_id": ["a"], "a|b\n<img src=x>": ["1"]})
+    events = Dataset.from_dict({"user_id": ["u"], "item_id": ["a"], "timestamp": [1]})
+    write_dataset_card(make_store(items, events), tmp_path, "Title", movielens.SOURCE, {})
+    assert "\n| items | `a\\|b &lt;img src=x>` | as in the raw files |\n" in (tmp_path / "README.md").read_text()
 
 
 def test_help(capsys):

@@ -10,7 +10,7 @@ from unimp.processing.loaders.prepare import build_store
 
 from .conftest import put_picture, rows_of
 
-ITEMS = '0,2003.0,Dinosaur Planet\n1,2004,"Isle of Man TT, Review"\n2,NaN,Am\xe9lie, the film\n3,soon,\n'
+ITEMS = '0,2003.0,Dinosaur Planet\n1,2004,"Isle of Man TT, Review"\n2,NaN,Am\xe9lie, the film\n3,soon,\n4,1e30,\n'
 
 
 class Bomb:
@@ -37,8 +37,9 @@ def test_netflix(folder):
         ("1", "Isle of Man TT, Review", 2004),
         ("2", "Amélie, the film", None),
         ("3", None, None),
+        ("4", None, None),
     ]
-    assert [picture is not None for picture in store.items["image"]] == [True, False, False, False]
+    assert [picture is not None for picture in store.items["image"]] == [True, False, False, False, False]
     assert rows_of(store.interactions, "user_id", "item_id", "timestamp") == [
         ("0", "2", 0),
         ("0", "0", 1),
@@ -47,7 +48,7 @@ def test_netflix(folder):
         ("1", "0", 1),
     ]
     assert store.report.skipped == {"interactions: `item_id` is not in `items`": 1}
-    assert store.report.changed == {"items: `year` is no number and is now missing": 1}
+    assert store.report.changed == {"items: `year` is no year and is now missing": 2}
 
 
 @pytest.mark.parametrize(
