@@ -138,7 +138,7 @@ def run_rating(name: str, benchmark: Benchmark) -> tuple[dict[str, Any], Arrays]
     guesses = np.stack([predictions(predictor, test) for predictor in fitted])
     guesses[:, ~kept] = np.nan
     truth, users = test.ratings[test.last][kept], benchmark.user_ids[kept]
-    by_seed = [figures(rating_measures(row[kept], truth), users, 0) for row in guesses]
+    by_seed = [figures(rating_measures(row[kept], truth), users) for row in guesses]
     entry["metrics"] = {
         metric: {"mean": float(np.mean([by_metric[metric]["value"] for by_metric in by_seed]))}
         | {end: by_seed[0][metric][end] for end in ("low", "high")}  # of the first seed

@@ -60,6 +60,17 @@ def test_what_the_command_writes(folder, monkeypatch, capsys):
     assert "bias: rmse" in capsys.readouterr().out
 
 
+def test_rating_errors_are_those_of_people(folder):
+    """Each person has as many rows: the root of the mean over them all, inside its interval."""
+    benchmark = make_benchmark(folder, "leave_last_2")
+    entry, arrays = run_baselines.run_rating("global_mean", benchmark)
+    test = benchmark.split.test
+    errors = arrays["rating:global_mean"][0] - test.ratings[test.last]
+    rmse = entry["metrics"]["rmse"]
+    assert rmse["mean"] == pytest.approx(np.sqrt((errors**2).mean()))
+    assert rmse["low"] < rmse["mean"] < rmse["high"]
+
+
 def test_what_is_done_is_not_done_again(folder, monkeypatch):
     benchmark, output, about = make_benchmark(folder), folder / "results.json", {"rows": 30}
     first, arrays = run_baselines.run(benchmark, ["popularity"], about, output)
