@@ -17,7 +17,7 @@ INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
 
 USAGE = """usage: unimp COMMAND [--option VALUE ...]
 
-  quickstart   train on the built-in demo store, evaluate, recommend, save (about three minutes on two cores)
+  quickstart   train on the built-in demo store, evaluate, recommend, save (a few minutes)
   data         prepare a public data set: prepare NAME --raw FOLDER --output_dir FOLDER
   train        train on your own store: --dataset FOLDER --output_dir DIR
   evaluate     measure a trained model: --model DIR --dataset FOLDER --split NAME
