@@ -262,7 +262,7 @@ class UniMPProcessor(ProcessorMixin):
         A model without cross-attention never looks: all zeros, and no picture is opened.
         """
         if not model.config.cross_attention_every:
-            return torch.zeros(len(self._require_catalog()), 1, model.config.vision_hidden_size)
+            return torch.zeros(1, 1, model.config.vision_hidden_size).expand(len(self._require_catalog()), -1, -1)
         features = None
         for batch, states in self._encode_pictures(
             model, range(len(self._require_catalog())), batch_size, lambda x: x

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoProcessor
 
-from unimp import Catalog, UniMPProcessor
+from unimp import Catalog, UniMPConfig, UniMPForConditionalGeneration, UniMPProcessor
 from unimp.processing import TASKS, catalog_unimp, load_image, requests_unimp
 from unimp.processing.chunks_unimp import END_OF_CHUNK
 
@@ -214,6 +214,17 @@ def test_one_picture_at_a_time_is_held_at_its_own_size(monkeypatch, shared):
     assert torch.equal(processor.encode_pictures(model), features)
     processor.index_catalog(make_model(processor))
     assert (counter.number, counter.most) == (15, 1)
+
+
+def test_no_picture_is_opened_for_a_model_that_never_looks(monkeypatch):
+    processor = make_processor()
+    model = UniMPForConditionalGeneration(UniMPConfig(cross_attention_every=0))
+    monkeypatch.setattr(processor.catalog, "image", lambda position: pytest.fail("opened a picture"))
+    features = processor.encode_pictures(model)
+    assert features.shape == (len(processor.catalog), 1, model.config.vision_hidden_size)
+    assert features.untyped_storage().nbytes() == 4 * model.config.vision_hidden_size  # one row for a whole catalogue
+    batch = processor({"history": ["hat", "socks"]}, catalog_features=features)
+    assert not batch["image_features"].any()
 
 
 MIXED = [
