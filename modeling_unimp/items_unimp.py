@@ -1,5 +1,7 @@
 """Item code rows: what an item is known by, beside a text vocabulary that can stay frozen."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import nn
 
@@ -118,3 +120,71 @@ class UniMPItemRows(nn.Module):
         if self.training and self.dropout > 0:
             learned = learned * (torch.rand_like(learned[:, :1]) >= self.dropout)
         return learned + self.projection(content)
+
+
+class CatalogRowsMixin:
+    """Item rows of [`UniMPForConditionalGeneration`]."""
+
+    @torch.no_grad()
+    def add_items(
+        self,
+        text_ids: torch.Tensor,
+        image_embeddings: torch.Tensor | None = None,
+        features: torch.Tensor | None = None,
+    ) -> None:
+        """
+        Append items to the catalogue's code rows. The first ones get random learned rows, to be trained; items added
+        to a model that has some are known by their content alone.
+
+        Args:
+            text_ids (`torch.LongTensor` of shape `(items, tokens)`): the items' text, padded with -1.
+            image_embeddings (`torch.Tensor` of shape `(items, vision_hidden_size)`, *optional*): pooled
+                `get_image_features` of their pictures; zeros where there is none.
+            features (`torch.Tensor` of shape `(items, item_feature_size)`, *optional*): given embeddings.
+        """
+        first = self.config.num_items == 0
+        self.model.item_content.add(*self._content_of(text_ids, image_embeddings, features))
+        for rows in self.row_modules():
+            rows.add(len(text_ids), trained=first)
+        self.config.num_items += len(text_ids)
+        self.config.catalog_fingerprint = None  # of fewer items; whoever knows their ids sets it again
+
+    @torch.no_grad()
+    def replace_items(
+        self,
+        items: list[int],
+        text_ids: torch.Tensor,
+        image_embeddings: torch.Tensor | None = None,
+        features: torch.Tensor | None = None,
+    ) -> None:
+        """
+        Change what items of the catalogue are; what was learned of how people choose them stays.
+
+        Args:
+            items (`list[int]`): their positions in the catalogue.
+            text_ids, image_embeddings, features: as in [`~UniMPForConditionalGeneration.add_items`].
+        """
+        self.model.item_content.replace(items, *self._content_of(text_ids, image_embeddings, features))
+
+    def _content_of(
+        self, text_ids: torch.Tensor, image_embeddings: torch.Tensor | None, features: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        length, feature_size = self.config.item_text_length, self.config.item_feature_size
+        if features is None and feature_size:
+            raise ValueError(f"`features` of width {feature_size} are needed (`item_feature_size`).")
+        text_ids = nn.functional.pad(text_ids[:, :length], (0, max(0, length - text_ids.shape[1])), value=-1)
+        if image_embeddings is None:
+            image_embeddings = torch.zeros(len(text_ids), self.config.vision_hidden_size)
+        return text_ids, image_embeddings, torch.zeros(len(text_ids), 0) if features is None else features
+
+    def row_modules(self) -> Iterator[UniMPItemRows]:
+        """The item rows: one table for input and output, or one for each."""
+        yield self.model.item_rows
+        if self.item_head is not None:
+            yield self.item_head
+
+    def compute_item_rows(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Input and output rows of all item codes, each `[num_items, row_size]`; one tensor twice when tied."""
+        content = self.model._content()
+        rows = self.model.item_rows(content)
+        return rows, rows if self.item_head is None else self.item_head(content)

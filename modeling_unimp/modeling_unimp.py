@@ -1,7 +1,6 @@
 """UniMP: a decoder that reads interleaved pictures, text and item codes."""
 
 import inspect
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -32,7 +31,8 @@ from .attention_unimp import (
 )
 from .configuration_unimp import MARKERS, UniMPConfig, check_keys
 from .decoding_unimp import ItemDecodingMixin
-from .items_unimp import UniMPItemContent, UniMPItemRows
+from .heads_unimp import HeadsMixin
+from .items_unimp import CatalogRowsMixin, UniMPItemContent, UniMPItemRows
 from .outputs_unimp import UniMPCausalLMOutput, UniMPModelOutput, UniMPPrefill
 
 # Backbones scale their logits by these; a model that did not would silently answer differently.
@@ -254,7 +254,9 @@ class UniMPModel(UniMPPreTrainedModel):
         return index
 
 
-class UniMPForConditionalGeneration(ItemDecodingMixin, UniMPPreTrainedModel, GenerationMixin):
+class UniMPForConditionalGeneration(
+    ItemDecodingMixin, HeadsMixin, CatalogRowsMixin, UniMPPreTrainedModel, GenerationMixin
+):
     """
     UniMP with its two heads: text tokens and item codes (UniMP, section "Network").
 
@@ -363,138 +365,6 @@ class UniMPForConditionalGeneration(ItemDecodingMixin, UniMPPreTrainedModel, Gen
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(not name.startswith(frozen))
         return [name for name, parameter in self.named_parameters() if parameter.requires_grad]
-
-    @torch.no_grad()
-    def add_items(
-        self,
-        text_ids: torch.Tensor,
-        image_embeddings: torch.Tensor | None = None,
-        features: torch.Tensor | None = None,
-    ) -> None:
-        """
-        Append items to the catalogue's code rows. The first ones get random learned rows, to be trained; items added
-        to a model that has some are known by their content alone.
-
-        Args:
-            text_ids (`torch.LongTensor` of shape `(items, tokens)`): the items' text, padded with -1.
-            image_embeddings (`torch.Tensor` of shape `(items, vision_hidden_size)`, *optional*): pooled
-                `get_image_features` of their pictures; zeros where there is none.
-            features (`torch.Tensor` of shape `(items, item_feature_size)`, *optional*): given embeddings.
-        """
-        first = self.config.num_items == 0
-        self.model.item_content.add(*self._content_of(text_ids, image_embeddings, features))
-        for rows in self.row_modules():
-            rows.add(len(text_ids), trained=first)
-        self.config.num_items += len(text_ids)
-        self.config.catalog_fingerprint = None  # of fewer items; whoever knows their ids sets it again
-
-    @torch.no_grad()
-    def replace_items(
-        self,
-        items: list[int],
-        text_ids: torch.Tensor,
-        image_embeddings: torch.Tensor | None = None,
-        features: torch.Tensor | None = None,
-    ) -> None:
-        """
-        Change what items of the catalogue are; what was learned of how people choose them stays.
-
-        Args:
-            items (`list[int]`): their positions in the catalogue.
-            text_ids, image_embeddings, features: as in [`~UniMPForConditionalGeneration.add_items`].
-        """
-        self.model.item_content.replace(items, *self._content_of(text_ids, image_embeddings, features))
-
-    def _content_of(
-        self, text_ids: torch.Tensor, image_embeddings: torch.Tensor | None, features: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        length, feature_size = self.config.item_text_length, self.config.item_feature_size
-        if features is None and feature_size:
-            raise ValueError(f"`features` of width {feature_size} are needed (`item_feature_size`).")
-        text_ids = nn.functional.pad(text_ids[:, :length], (0, max(0, length - text_ids.shape[1])), value=-1)
-        if image_embeddings is None:
-            image_embeddings = torch.zeros(len(text_ids), self.config.vision_hidden_size)
-        return text_ids, image_embeddings, torch.zeros(len(text_ids), 0) if features is None else features
-
-    def row_modules(self) -> Iterator[UniMPItemRows]:
-        """The item rows: one table for input and output, or one for each."""
-        yield self.model.item_rows
-        if self.item_head is not None:
-            yield self.item_head
-
-    def compute_item_rows(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Input and output rows of all item codes, each `[num_items, row_size]`; one tensor twice when tied."""
-        content = self.model._content()
-        rows = self.model.item_rows(content)
-        return rows, rows if self.item_head is None else self.item_head(content)
-
-    def item_logits(self, hidden_states: torch.Tensor, output_rows: torch.Tensor) -> torch.Tensor:
-        """`[..., hidden_size]` to `[..., 1 + num_items]`: the end of the chunk, then the catalogue's item codes."""
-        head = self.model.item_rows if self.item_head is None else self.item_head
-        end = self.model.markers.weight[MARKERS.index("<|endofchunk|>")]
-        rows, bias = torch.cat([end[None], output_rows]), nn.functional.pad(head.bias, (1, 0))
-        hidden_states = self.item_norm(hidden_states)
-        return nn.functional.linear(hidden_states, rows.to(hidden_states), bias.to(hidden_states))
-
-    def text_logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """`[..., hidden_size]` to `[..., text vocabulary]`, as the backbone computes them."""
-        logits = self.lm_head(hidden_states)
-        cap = getattr(self.config.text_config, "final_logit_softcapping", None)
-        return logits if cap is None else cap * torch.tanh(logits / cap)
-
-    def _precedes_item(self, input_ids: torch.Tensor) -> torch.Tensor:
-        config = self.config
-        markers = (input_ids == config.marker_id("<|endofchunk|>")) | (input_ids == config.marker_id("<|item|>"))
-        return markers | (input_ids >= config.first_item_id)
-
-    def _joint_logits(
-        self, hidden_states: torch.Tensor, precedes_item: torch.Tensor, output_rows: torch.Tensor
-    ) -> torch.Tensor:
-        """Logits over text vocabulary, markers and items, with the kind that cannot follow ruled out."""
-        text, items = self.text_logits(hidden_states), self.item_logits(hidden_states, output_rows)
-        never = torch.finfo(text.dtype).min
-        logits = text.new_full((*text.shape[:-1], self.config.vocab_size), never)
-        precedes_item = precedes_item[..., None]
-        logits[..., : text.shape[-1]] = text.masked_fill(precedes_item, never)
-        items = items.to(text.dtype).masked_fill(~precedes_item, never)
-        logits[..., self.config.marker_id("<|endofchunk|>")] = items[..., 0]
-        logits[..., self.config.first_item_id :] = items[..., 1:]
-        return logits
-
-    def _label_log_probs(
-        self,
-        hidden_states: torch.Tensor,
-        input_ids: torch.Tensor,
-        labels: torch.Tensor,
-        later_labels: torch.Tensor | None,
-        output_rows: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """
-        Log-probability of every label, `[batch, tokens]`, and of what `later_labels` has beside them; only labelled
-        positions reach a vocabulary.
-        """
-        labelled = labels[:, 1:] != -100
-        precedes_item = self._precedes_item(input_ids[:, :-1])
-        text, items = labelled & ~precedes_item, labelled & precedes_item
-        log_probs = hidden_states.new_zeros(labels.shape, dtype=torch.float32)
-        text_log_probs = self.text_logits(hidden_states[:, :-1][text]).float().log_softmax(-1)
-        item_log_probs = self.item_logits(hidden_states[:, :-1][items], output_rows).float().log_softmax(-1)
-        picked = text_log_probs.gather(-1, labels[:, 1:][text][:, None])
-        log_probs[:, 1:] = log_probs[:, 1:].masked_scatter(text, picked)
-        picked = item_log_probs.gather(-1, self._item_targets(labels[:, 1:][items])[:, None])
-        log_probs[:, 1:] = log_probs[:, 1:].masked_scatter(items, picked)
-        if later_labels is None:
-            return log_probs, None
-        later = later_labels[:, 1:][items]
-        picked = item_log_probs.gather(-1, self._item_targets(later).clamp(min=0)) * (later != -100)
-        later_log_probs = log_probs.new_zeros(later_labels.shape)
-        later_log_probs[:, 1:] = later_log_probs[:, 1:].masked_scatter(items[..., None], picked)
-        return log_probs, later_log_probs
-
-    def _item_targets(self, labels: torch.Tensor) -> torch.Tensor:
-        """Columns of `item_logits` for item labels: 0 for the end of the chunk, then the items."""
-        end = labels == self.config.marker_id("<|endofchunk|>")
-        return (labels - self.config.first_item_id + 1).masked_fill(end, 0)
 
     @can_return_tuple
     def forward(
