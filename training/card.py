@@ -5,10 +5,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCard
 from transformers import PreTrainedModel
 
+from ..modeling_unimp.card_unimp import model_card
+from ..modeling_unimp.codes_unimp import UniMPItemCodes
+from ..processing import Columns
+from ..processing.dataset_card import license_fields, stated_license
+from ..processing.loaders.card import num_present
+from ..processing.store import Store
 from .evaluation import headline
+from .semantic_codes import code_report, describe_codes
 
 METRIC_NAMES = {
     "hr": "Hit rate",
@@ -35,6 +42,7 @@ def write_model_card(
     args: Any,
     metrics: dict[str, dict[str, float]],
     split: str = "held-out events",
+    store: Store | None = None,
 ) -> None:
     """
     Write `README.md`.
@@ -45,21 +53,19 @@ def write_model_card(
         args ([`UniMPTrainingConfig`]): its settings are stated.
         metrics (`dict[str, dict[str, float]]`): by task and metric; may be empty.
         split (`str`): what they were measured on, see [`describe_split`].
+        store ([`Store`], *optional*): what it was trained on. Its licence becomes that of the checkpoint, in which the
+            catalogue lies.
     """
     name = folder.absolute().name
     dataset = {"dataset_type": "custom", "dataset_name": split}
     results = [
         _result(task, metric, value, **dataset) for task, values in metrics.items() for metric, value in values.items()
     ]
-    data = ModelCardData(
-        library_name="transformers",
-        pipeline_tag="image-text-to-text",
-        tags=["unimp", "recommendation", "personalization", "multimodal"],
-        model_name=name,
-        eval_results=results or None,
-    )
+    sections = [_data(store)] if store else []
+    sections += [_metrics(metrics, split), _training(args, model)]
+    data = {"model_name": name, "eval_results": results or None} | license_fields(store and store.card)
     folder.mkdir(parents=True, exist_ok=True)
-    ModelCard(f"---\n{data.to_yaml()}\n---\n\n{_text(name, model, args, metrics, split)}").save(folder / "README.md")
+    model_card(model, name, "\n".join(sections), **data).save(folder / "README.md")
 
 
 def add_to_model_card(folder: Path, results: Mapping[str, Any]) -> None:
@@ -120,6 +126,7 @@ def _result(
     kind, *cutoff = metric.partition("@")
     return EvalResult(
         task_type=f"unimp-{task}",
+        task_name=task.title(),
         metric_type=metric,
         metric_name="".join([METRIC_NAMES.get(kind, kind), *cutoff]),
         metric_value=round(value, 4),
@@ -128,38 +135,35 @@ def _result(
     )
 
 
-def _text(name: str, model: PreTrainedModel, args: Any, metrics: dict[str, dict[str, float]], split: str) -> str:
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    config = model.config
+def _codes(model: PreTrainedModel) -> str:
+    found = [module for module in model.modules() if isinstance(module, UniMPItemCodes)]  # in whatever wraps it
+    return "".join(f"\n{describe_codes(code_report(item_codes))}\n" for item_codes in found)
+
+
+def _metrics(metrics: dict[str, dict[str, float]], split: str) -> str:
     rows = [
         f"| {task} | {metric} | {value:.4f} |" for task, values in metrics.items() for metric, value in values.items()
     ]
     table = "\n".join([f"On {split}.\n", "| task | metric | value |", "|---|---|---|", *rows])
-    table = table if rows else "Not evaluated yet."
-    return f"""# {name}
+    return f"## Metrics\n\n{table if rows else 'Not evaluated yet.'}\n"
 
-A UniMP model: it reads what a person has chosen so far, each item with its picture and attributes, and recommends,
-searches, rates, explains and selects. {parameters:,} parameters, {config.num_items:,} items,
-a {config.text_config.model_type} decoder and a {config.vision_config.model_type} vision encoder.
 
-```python
-from transformers import pipeline
-
-recommend = pipeline("unimp-recommend", model="{name}", trust_remote_code=True)
-recommend({{"history": ["ITEM_ID", "ITEM_ID"]}}, top_k=5)
-```
-
-## Metrics
-
-{table}
-
-## Training
+def _training(args: Any, model: PreTrainedModel) -> str:
+    return f"""## Training
 
 Tasks {", ".join(args.task_rates)}; {args.num_passes} passes, learning rate {args.learning_rate:g}, focal gamma
 {args.focal_gamma:g}, what trained: `{args.train_policy}`, seed {args.seed}.
+{_codes(model)}"""
 
-## Limits
 
-It knows only the people and items of its training data and repeats their preferences and biases. Explanations are
-generated text: they can be wrong.
+def _data(store: Store) -> str:
+    name = (store.card and store.card.get("pretty_name")) or "a data set of its own"
+    events, pictures = len(store.interactions), num_present(store.items, Columns.IMAGE)
+    people = len(store.interactions.unique(Columns.USER_ID))
+    licence = stated_license(store.card)
+    return f"""## Data
+
+Trained on {name}: {events:,} events of {people:,} people, {len(store.items):,} items, {pictures:,} of them with a
+picture. The items, pictures included, are in `catalog.parquet`; of the people nothing but what the weights have
+learned. {f"Licence: {licence}." if licence else "Their licence is not stated."}
 """

@@ -9,11 +9,17 @@ from datasets import Dataset
 from huggingface_hub import DatasetCard, DatasetCardData
 
 from ..columns_unimp import Columns
+from ..dataset_card import CARD_FILE
 from ..store import Store, as_table
 from .raw import Source
 
 _SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 10**6: "100K<n<1M", 10**7: "1M<n<10M"}
 _LARGEST = "10M<n<100M"
+# What the Hub shows as tables.
+CONFIGS = [
+    {"config_name": "interactions", "data_files": "interactions.parquet", "default": True},
+    {"config_name": "items", "data_files": "items.parquet"},
+]
 _MEANINGS = {
     Columns.USER_ID: "the person",
     Columns.ITEM_ID: "the item",
@@ -36,32 +42,47 @@ def write_dataset_card(store: Store, folder: Path, title: str, source: Source, s
         source ([`Source`]): whose it is.
         settings (`Mapping[str, object]`): the options it was prepared with.
     """
+    dataset_card(store, title, source, settings).save(folder / CARD_FILE)
+
+
+def dataset_card(
+    store: Store, title: str, source: Source | None = None, settings: Mapping[str, object] | None = None
+) -> DatasetCard:
+    """The card of a data set; of one that was not prepared from raw files it says nothing of `source`."""
     data = DatasetCardData(
-        license="other",
-        license_name=source.license_name,
-        license_link=source.homepage if source.homepage.startswith("https:") else None,
+        **_license(source),
         task_categories=["other"],
         tags=["recommendation", "unimp"],
         size_categories=_size(len(store.interactions)),
         pretty_name=title,
-        configs=[
-            {"config_name": "interactions", "data_files": "interactions.parquet", "default": True},
-            {"config_name": "items", "data_files": "items.parquet"},
-        ],
+        configs=CONFIGS,
     )
-    DatasetCard(f"---\n{data.to_yaml()}\n---\n\n{_text(store, title, source, settings)}").save(folder / "README.md")
+    return DatasetCard(f"---\n{data.to_yaml()}\n---\n\n{_text(store, title, source, settings or {})}")
+
+
+def _license(source: Source | None) -> dict[str, str | None]:
+    if source is None:
+        return {}
+    link = source.homepage if source.homepage.startswith("https:") else None
+    return {"license": "other", "license_name": source.license_name, "license_link": link}
+
+
+_QUERIES = """
+A query that nobody wrote is drawn from what describes the item, from the seed, the person and the item alone: two of
+its words, its kind with a detail, or one word of its title.
+"""
 
 
 def _size(rows: int) -> str:
     return next((name for limit, name in _SIZES.items() if rows < limit), _LARGEST)
 
 
-def _text(store: Store, title: str, source: Source, settings: Mapping[str, object]) -> str:
+def _text(store: Store, title: str, source: Source | None, settings: Mapping[str, object]) -> str:
     made = ", ".join(f"`{name}` {value}" for name, value in settings.items())
+    origin = f" Made from the raw files\n({source.homepage}) with {made}." if source else ""
     return f"""# {title}
 
-People, items and what people did with them, as the two tables of UniMP. Made from the raw files
-({source.homepage}) with {made}.
+People, items and what people did with them, as the two tables of UniMP.{origin}
 
 ```
 unimp train --dataset FOLDER --output_dir MODEL
@@ -74,17 +95,14 @@ unimp train --dataset FOLDER --output_dir MODEL
 ## Columns
 
 {_table(("table", "column", "meaning"), _columns(store, source))}
-
-A query that nobody wrote is drawn from what describes the item, from the seed, the person and the item alone: two of
-its words, its kind with a detail, or one word of its title.
-
+{_QUERIES if source else ""}
 ## What is not in it
 
 {_losses(store)}
 
 ## Terms
 
-{source.license_text}
+{source.license_text if source else "Not stated here; a `license` in the front matter states them."}
 """
 
 
@@ -94,15 +112,16 @@ def _counts(store: Store) -> list[tuple[object, ...]]:
     counts = {
         "people": len(pc.unique(events[Columns.USER_ID])),
         "items": len(items),
-        "items with a picture": _present(store.items, Columns.IMAGE),
+        "items with a picture": num_present(store.items, Columns.IMAGE),
         "events": len(events),
-        **{f"events with `{name}`": _present(store.interactions, name) for name in Columns.EVENT_OPTIONAL},
+        **{f"events with `{name}`": num_present(store.interactions, name) for name in Columns.EVENT_OPTIONAL},
     }
     rows = [(what, f"{count:,}") for what, count in counts.items() if count]
     return [*rows, ("first event", _date(times["min"])), ("last event", _date(times["max"]))]
 
 
-def _present(table: Dataset, column: str) -> int:
+def num_present(table: Dataset, column: str) -> int:
+    """Rows of a table that have a value in a column."""
     if column not in table.column_names:
         return 0
     values = as_table(table)[column]
@@ -116,10 +135,10 @@ def _date(seconds: int) -> str:
         return f"{seconds} s"
 
 
-def _columns(store: Store, source: Source) -> list[tuple[object, ...]]:
-    meanings = {**_MEANINGS, **source.columns}
+def _columns(store: Store, source: Source | None) -> list[tuple[object, ...]]:
+    meanings = {**_MEANINGS, **(source.columns if source else {})}
     return [
-        (name, f"`{column}`", meanings.get(column, "as in the raw files"))
+        (name, f"`{column}`", meanings.get(column, "as in the raw files" if source else "an attribute"))
         for name, table in (("interactions", store.interactions), ("items", store.items))
         for column in table.column_names
     ]
