@@ -14,7 +14,7 @@ class UniMPPrefill:
     computed again for the tokens that follow.
 
     Attributes:
-        item_rows: input and output rows of all item codes, each `[num_items, row_size]`.
+        item_rows: input and output rows of all item codes, each `[num_code_rows, row_size]`.
         key_values: per cross-attention block, keys and values of the batch's distinct pictures; `None` without any.
         image_index: `[batch, images]`, which picture a sample's n-th `<image>` is.
         image_count: `[batch]`, `<image>` tokens read so far.
@@ -29,6 +29,24 @@ class UniMPPrefill:
         """For that many continuations of every sample; the pictures stay shared."""
         index = None if self.image_index is None else self.image_index.repeat_interleave(repeats, dim=0)
         return replace(self, image_index=index, image_count=self.image_count.repeat_interleave(repeats))
+
+
+@dataclass
+class UniMPPromptState:
+    """
+    A batch of prompts that were read, from which any number of answers can be decoded.
+
+    Attributes:
+        hidden_states: `[batch, hidden_size]`, of each prompt's last token.
+        past_key_values: the decoder's cache of all tokens; `None` where it was not asked for.
+        attention_mask: `[batch, tokens]`, 0 for padding.
+        prefill: the [`UniMPPrefill`] of pictures and item rows.
+    """
+
+    hidden_states: torch.Tensor
+    past_key_values: Cache | None
+    attention_mask: torch.Tensor
+    prefill: UniMPPrefill
 
 
 @dataclass
