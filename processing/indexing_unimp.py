@@ -1,16 +1,16 @@
-"""From a catalogue to what a model keeps of it: code rows, and what the vision encoder sees in the pictures."""
+"""From a catalogue to what a model keeps of it: the items' codes and content."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from transformers import PreTrainedModel
-from transformers.utils import logging
 
 from .catalog_unimp import fingerprint
+from .picture_store_unimp import NoPictures, PictureStore
+from .pictures_unimp import PicturesMixin
 
 
-class IndexingMixin:
+class IndexingMixin(PicturesMixin):
     """Indexing of [`UniMPProcessor`]."""
 
     def index_catalog(
@@ -19,21 +19,28 @@ class IndexingMixin:
         codes: Sequence[int] | None = None,
         features: torch.Tensor | None = None,
         batch_size: int = 64,
+        fit_codes: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        pictures: PictureStore | NoPictures | None = None,
     ) -> None:
         """
-        Give `model` a code row for every catalogue item that it does not have one for, and tell it what the items of
-        `codes` have become.
+        Give `model` a code for every catalogue item that it does not have one for, and tell it what the items of
+        `codes` have become. The catalogue keeps semantic codes too.
 
         Args:
             model ([`UniMPForConditionalGeneration`]): the model.
-            codes (`Sequence[int]`, *optional*): items that the model has but that were replaced since.
+            codes (`Sequence[int]`, *optional*): positions of items that the model has but that were replaced since.
             features (`torch.Tensor` of shape `(items, config.item_feature_size)`, *optional*): embeddings of the
                 replaced and then of the new items by any encoder.
             batch_size (`int`): pictures encoded at once.
+            fit_codes (`Callable`, *optional*): makes the codebooks of semantic codes, once, of the model's first
+                items: from what codes are made of, `[items, embedding size]`, to the centroids of all levels but the
+                last, `[levels - 1, largest level, embedding size]`. Training has one that fits them.
+            pictures ([`PictureStore`], *optional*): features that [`~UniMPProcessor.encode_pictures`] made: no picture
+                is then encoded again.
 
         Raises:
             `ValueError`: the items that the model has are not the catalogue's first (`config.catalog_fingerprint`), or
-                `codes` or `features` do not fit.
+                `codes` or `features` do not fit, or `fit_codes` is missing.
         """
         num_items, codes = model.config.num_items, list(codes or ())
         if num_items > len(self._require_catalog()):
@@ -52,9 +59,15 @@ class IndexingMixin:
         positions = [*codes, *range(num_items, len(self.catalog))]
         if features is not None and len(features) != len(positions):
             raise ValueError(f"`features` must have a row for each of {len(positions)} items, got {len(features)}.")
+        sizes = model.config.code_sizes
+        if sizes is not None and not num_items and fit_codes is None:
+            raise ValueError("`fit_codes` is needed: `model` has no codebooks for its semantic codes yet.")
         if positions:
-            self._index(model, codes, positions, features, batch_size)
+            embeddings = self.pooled_pictures(model, positions, pictures, batch_size)
+            self._index(model, codes, positions, features, embeddings, None if num_items else fit_codes)
         model.config.catalog_fingerprint = self.catalog.fingerprint
+        self.code_sizes = None if sizes is None else list(sizes)
+        self.catalog.set_codes(None if sizes is None else model.model.item_codes.codes.cpu().numpy())
 
     def _index(
         self,
@@ -62,19 +75,16 @@ class IndexingMixin:
         codes: list[int],
         positions: list[int],
         features: torch.Tensor | None,
-        batch_size: int,
+        embeddings: torch.Tensor,
+        fit_codes: Callable[[torch.Tensor], torch.Tensor] | None,
     ) -> None:
-        """Rows of `positions`: those of `codes` are replaced, the others added."""
+        """What `positions` are: those of `codes` are replaced, the others added."""
         text_ids = torch.full((len(positions), self.item_text_length), -1)
         for code in codes:
             self._item_text.pop(code, None)
         for row, position in zip(text_ids, positions, strict=True):
             ids = self.item_text_ids(position)
             row[: len(ids)] = torch.tensor(ids, dtype=torch.long)
-        embeddings = torch.zeros(len(positions), model.config.vision_hidden_size)
-        rows = {position: row for row, position in enumerate(positions)}
-        for batch, pooled in self._encode_pictures(model, positions, batch_size, lambda states: states.mean(1)):
-            embeddings[[rows[position] for position in batch]] = pooled
         text_ids = text_ids.to(model.device)
         split = len(codes)
         if codes:
@@ -82,29 +92,7 @@ class IndexingMixin:
                 codes, text_ids[:split], embeddings[:split], None if features is None else features[:split]
             )
         if len(positions) > split:
-            model.add_items(text_ids[split:], embeddings[split:], None if features is None else features[split:])
-
-    def encode_pictures(self, model: PreTrainedModel, batch_size: int = 64) -> torch.Tensor:
-        """
-        The vision encoder's features of the whole catalogue, `[items, positions, vision_hidden_size]`, zeros where an
-        item has no picture. The encoder is frozen: what it says of a picture now, it will say in every step to come.
-        A model without cross-attention never looks: all zeros, and no picture is opened.
-        """
-        if not model.config.cross_attention_every:
-            return torch.zeros(1, 1, model.config.vision_hidden_size).expand(len(self._require_catalog()), -1, -1)
-        features = None
-        for batch, states in self._encode_pictures(
-            model, range(len(self._require_catalog())), batch_size, lambda x: x
-        ):
-            if features is None:
-                features = states.new_zeros(len(self.catalog), *states.shape[1:])
-            features[torch.tensor(batch)] = states
-        return torch.zeros(len(self.catalog), 1, model.config.vision_hidden_size) if features is None else features
-
-    def _encode_pictures(self, model: Any, positions: Iterable[int], batch_size: int, read: Any) -> Iterable[tuple]:
-        pictured = [position for position in positions if self.catalog.has_image(position)]
-        starts = range(0, len(pictured), batch_size)
-        for start in logging.tqdm(starts, desc="Encoding pictures", disable=len(pictured) <= 500):
-            batch = pictured[start : start + batch_size]
-            pixel_values = torch.cat([self._pixel_values(self.catalog.image(position)) for position in batch])
-            yield batch, read(model.get_image_features(pixel_values.to(model.device))).float().cpu()
+            added = text_ids[split:], embeddings[split:], None if features is None else features[split:]
+            if model.config.code_sizes is not None and fit_codes is not None:
+                model.make_codebooks(fit_codes, *added)
+            model.add_items(*added)
