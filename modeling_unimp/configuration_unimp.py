@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 from dataclasses import fields
+from itertools import accumulate
+from math import prod
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -57,18 +59,26 @@ class UniMPConfig(PreTrainedConfig):
         feature_grid (`int`, defaults to 4):
             A convolutional encoder's feature map is averaged to this many rows and columns.
         num_items (`int`, defaults to 0):
-            Number of item code rows. Grows with [`UniMPForConditionalGeneration.add_items`].
+            Number of items of the catalogue. Grows with [`UniMPForConditionalGeneration.add_items`].
+        code_sizes (`list[int]`, *optional*):
+            How many codes each level of an item's semantic code has: an item is `len(code_sizes)` tokens, and items
+            that are alike share the first ones. The last level only tells those apart that share all others. `None`:
+            atomic codes, one token and one row of its own an item.
         catalog_fingerprint (`str`, *optional*):
             A short hash of the ids of the items that the codes stand for, in order; written by
             [`UniMPProcessor.index_catalog`], so that another catalogue is noticed. `None`: not known.
         item_text_length (`int`, defaults to 64):
-            Text tokens of an item that enter its code's content.
+            Text tokens of an item that enter its code's content, or that its semantic code is made of.
         item_feature_size (`int`, defaults to 0):
-            Width of given item embeddings (of any encoder) that enter a code's content beside the model's own.
+            Width of given item embeddings (of any encoder) that join the model's own there.
         item_embedding_scale (`float`, *optional*):
             Factor from a code's row to its input embedding; the square root of the row's width by default.
         item_dropout (`float`, defaults to 0.0):
-            How often, in training, an item is known by its content alone, as a new one would be.
+            How often, in training, an item is known by its content alone, as a new one would be. Atomic codes only.
+        new_item_bias (`float`, defaults to 0.0):
+            What is added to the score of an item that joined a trained model, known by its content alone. 0: as
+            probable as its content makes it beside items that were trained on, which is rarely enough for a first
+            place; a shop that wants new items to be seen gives more. Atomic codes only.
         num_behaviors (`int`, defaults to 96):
             Rows of the table of event behaviours (rating, kind, time gap, period); row 0 means none.
         tie_item_embeddings (`bool`, defaults to `True`):
@@ -122,11 +132,13 @@ class UniMPConfig(PreTrainedConfig):
     vision_hidden_size: int | None = None
     feature_grid: int = 4
     num_items: int = 0
+    code_sizes: list[int] | None = None
     catalog_fingerprint: str | None = None
     item_text_length: int = 64
     item_feature_size: int = 0
     item_embedding_scale: float | None = None
     item_dropout: float = 0.0
+    new_item_bias: float = 0.0
     num_behaviors: int = 96
     tie_item_embeddings: bool = True
     num_latents: int = 8
@@ -169,6 +181,13 @@ class UniMPConfig(PreTrainedConfig):
                     raise ValueError(f"`{name}` must be at least {minimum}, got {getattr(self, name)}.")
         if not 0 <= self.item_dropout <= 1:
             raise ValueError(f"`item_dropout` must lie between 0 and 1, got {self.item_dropout}.")
+        if self.code_sizes is not None and (len(self.code_sizes) < 2 or min(self.code_sizes) < 1):
+            raise ValueError(f"`code_sizes` must be at least two sizes of at least 1, got {self.code_sizes}.")
+        if self.code_sizes is not None and self.num_items > prod(self.code_sizes):
+            raise ValueError(
+                f"`code_sizes` {self.code_sizes} make {prod(self.code_sizes)} codes, too few for {self.num_items} "
+                "items (`num_items`): choose larger ones."
+            )
         if self.item_embedding_scale is not None and self.item_embedding_scale <= 0:
             raise ValueError(f"`item_embedding_scale` must be positive, got {self.item_embedding_scale}.")
 
@@ -189,7 +208,27 @@ class UniMPConfig(PreTrainedConfig):
     @property
     def vocab_size(self) -> int:
         """Text vocabulary, markers and item codes together: the width of `logits`."""
-        return self.first_item_id + self.num_items
+        return self.first_item_id + self.num_code_rows
+
+    @property
+    def level_sizes(self) -> list[int]:
+        """Number of codes of each level of an item's code; with atomic codes one level of all items."""
+        return [self.num_items] if self.code_sizes is None else list(self.code_sizes)
+
+    @property
+    def level_starts(self) -> list[int]:
+        """Row of each level's first code; its token is `first_item_id` and that."""
+        return [0, *accumulate(self.level_sizes)][:-1]
+
+    @property
+    def code_levels(self) -> int:
+        """Tokens of an item."""
+        return len(self.level_sizes)
+
+    @property
+    def num_code_rows(self) -> int:
+        """Rows of all levels together."""
+        return sum(self.level_sizes)
 
 
 def check_keys(keys: Iterable[str]) -> None:

@@ -9,13 +9,34 @@ from .configuration_unimp import MARKERS
 class HeadsMixin:
     """Heads of [`UniMPForConditionalGeneration`]."""
 
-    def item_logits(self, hidden_states: torch.Tensor, output_rows: torch.Tensor) -> torch.Tensor:
-        """`[..., hidden_size]` to `[..., 1 + num_items]`: the end of the chunk, then the catalogue's item codes."""
-        head = self.model.item_rows if self.item_head is None else self.item_head
-        end = self.model.markers.weight[MARKERS.index("<|endofchunk|>")]
-        rows, bias = torch.cat([end[None], output_rows]), nn.functional.pad(head.bias, (1, 0))
+    def item_logits(self, hidden_states: torch.Tensor, output_rows: torch.Tensor, level: int = 0) -> torch.Tensor:
+        """
+        `[..., hidden_size]` to logits of a level's codes: `[..., 1 + level_sizes[0]]`, with the end of the chunk
+        first, as that may stand in an item's place; `[..., level_sizes[level]]` for the levels after it.
+        """
+        rows, bias = self._level_rows(output_rows, level)
+        if level == 0:
+            end = self.model.markers.weight[MARKERS.index("<|endofchunk|>")]
+            rows, bias = torch.cat([end[None], rows]), nn.functional.pad(bias, (1, 0))
         hidden_states = self.item_norm(hidden_states)
         return nn.functional.linear(hidden_states, rows.to(hidden_states), bias.to(hidden_states))
+
+    def _level_rows(self, output_rows: torch.Tensor, level: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows and biases of a level's codes."""
+        head = self.model.item_rows if self.item_head is None else self.item_head
+        first = self.config.level_starts[level]
+        own = slice(first, first + self.config.level_sizes[level])
+        return output_rows[own], head.bias[own]
+
+    def level_log_probs(self, hidden_states: torch.Tensor, level: int, output_rows: torch.Tensor) -> torch.Tensor:
+        """
+        Log-probability of each code of a level where an item is to be named (the end of the chunk is ruled out),
+        `[..., hidden_size]` to `[..., level_sizes[level]]` in float32. An item's is the sum over its levels.
+        """
+        rows, bias = self._level_rows(output_rows, level)
+        hidden_states = self.item_norm(hidden_states)
+        logits = nn.functional.linear(hidden_states, rows.to(hidden_states), bias.to(hidden_states))
+        return logits.float().log_softmax(-1)
 
     def text_logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """`[..., hidden_size]` to `[..., text vocabulary]`, as the backbone computes them."""
@@ -23,23 +44,34 @@ class HeadsMixin:
         cap = getattr(self.config.text_config, "final_logit_softcapping", None)
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
-    def _precedes_item(self, input_ids: torch.Tensor) -> torch.Tensor:
+    def _next_levels(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Level of the item code that follows each token, -1 where text does."""
         config = self.config
+        starts = torch.tensor(config.level_starts[1:], device=input_ids.device)
+        level = torch.bucketize(input_ids - config.first_item_id, starts, right=True)
+        # A never-seen item has as many tokens as any other.
+        level = torch.where(input_ids < config.vocab_size, level, (input_ids - config.vocab_size) % config.code_levels)
+        follows = (level + 1) % config.code_levels
         markers = (input_ids == config.marker_id("<|endofchunk|>")) | (input_ids == config.marker_id("<|item|>"))
-        return markers | (input_ids >= config.first_item_id)
+        return follows.masked_fill(markers, 0).masked_fill(~markers & (input_ids < config.first_item_id), -1)
 
     def _joint_logits(
-        self, hidden_states: torch.Tensor, precedes_item: torch.Tensor, output_rows: torch.Tensor
+        self, hidden_states: torch.Tensor, next_levels: torch.Tensor, output_rows: torch.Tensor
     ) -> torch.Tensor:
         """Logits over text vocabulary, markers and items, with the kind that cannot follow ruled out."""
-        text, items = self.text_logits(hidden_states), self.item_logits(hidden_states, output_rows)
+        text = self.text_logits(hidden_states)
         never = torch.finfo(text.dtype).min
         logits = text.new_full((*text.shape[:-1], self.config.vocab_size), never)
-        precedes_item = precedes_item[..., None]
-        logits[..., : text.shape[-1]] = text.masked_fill(precedes_item, never)
-        items = items.to(text.dtype).masked_fill(~precedes_item, never)
-        logits[..., self.config.marker_id("<|endofchunk|>")] = items[..., 0]
-        logits[..., self.config.first_item_id :] = items[..., 1:]
+        next_levels = next_levels[..., None]
+        logits[..., : text.shape[-1]] = text.masked_fill(next_levels >= 0, never)
+        first = self.config.first_item_id
+        for level, (start, size) in enumerate(zip(self.config.level_starts, self.config.level_sizes, strict=True)):
+            items = self.item_logits(hidden_states, output_rows, level).to(text.dtype)
+            items = items.masked_fill(next_levels != level, never)
+            if level == 0:
+                logits[..., self.config.marker_id("<|endofchunk|>")] = items[..., 0]
+                items = items[..., 1:]
+            logits[..., first + start : first + start + size] = items
         return logits
 
     def _label_log_probs(
@@ -55,24 +87,28 @@ class HeadsMixin:
         positions reach a vocabulary.
         """
         labelled = labels[:, 1:] != -100
-        precedes_item = self._precedes_item(input_ids[:, :-1])
-        text, items = labelled & ~precedes_item, labelled & precedes_item
+        next_levels = self._next_levels(input_ids[:, :-1])
         log_probs = hidden_states.new_zeros(labels.shape, dtype=torch.float32)
+        text = labelled & (next_levels < 0)
         text_log_probs = self.text_logits(hidden_states[:, :-1][text]).float().log_softmax(-1)
-        item_log_probs = self.item_logits(hidden_states[:, :-1][items], output_rows).float().log_softmax(-1)
         picked = text_log_probs.gather(-1, labels[:, 1:][text][:, None])
         log_probs[:, 1:] = log_probs[:, 1:].masked_scatter(text, picked)
-        picked = item_log_probs.gather(-1, self._item_targets(labels[:, 1:][items])[:, None])
-        log_probs[:, 1:] = log_probs[:, 1:].masked_scatter(items, picked)
-        if later_labels is None:
-            return log_probs, None
-        later = later_labels[:, 1:][items]
-        picked = item_log_probs.gather(-1, self._item_targets(later).clamp(min=0)) * (later != -100)
-        later_log_probs = log_probs.new_zeros(later_labels.shape)
-        later_log_probs[:, 1:] = later_log_probs[:, 1:].masked_scatter(items[..., None], picked)
+        later_log_probs = None
+        for level in range(self.config.code_levels):
+            items = labelled & (next_levels == level)
+            item_log_probs = self.item_logits(hidden_states[:, :-1][items], output_rows, level).float().log_softmax(-1)
+            picked = item_log_probs.gather(-1, self._item_targets(labels[:, 1:][items], level)[:, None])
+            log_probs[:, 1:] = log_probs[:, 1:].masked_scatter(items, picked)
+            if level == 0 and later_labels is not None:
+                later = later_labels[:, 1:][items]
+                picked = item_log_probs.gather(-1, self._item_targets(later, 0).clamp(min=0)) * (later != -100)
+                later_log_probs = log_probs.new_zeros(later_labels.shape)
+                later_log_probs[:, 1:] = later_log_probs[:, 1:].masked_scatter(items[..., None], picked)
         return log_probs, later_log_probs
 
-    def _item_targets(self, labels: torch.Tensor) -> torch.Tensor:
-        """Columns of `item_logits` for item labels: 0 for the end of the chunk, then the items."""
-        end = labels == self.config.marker_id("<|endofchunk|>")
-        return (labels - self.config.first_item_id + 1).masked_fill(end, 0)
+    def _item_targets(self, labels: torch.Tensor, level: int) -> torch.Tensor:
+        """Columns of a level's `item_logits` for labels: its codes, on the first level after the end of the chunk."""
+        codes = labels - self.config.first_item_id - self.config.level_starts[level]
+        if level > 0:
+            return codes
+        return (codes + 1).masked_fill(labels == self.config.marker_id("<|endofchunk|>"), 0)

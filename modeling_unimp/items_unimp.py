@@ -1,14 +1,15 @@
 """Item code rows: what an item is known by, beside a text vocabulary that can stay frozen."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
 
+from .codes_unimp import UniMPPictureStatistics
 from .configuration_unimp import UniMPConfig
 
 
-class UniMPItemContent(nn.Module):
+class UniMPItemContent(UniMPPictureStatistics):
     """
     What the catalogue's items are: their text and picture, stored with the weights.
 
@@ -18,19 +19,16 @@ class UniMPItemContent(nn.Module):
     """
 
     def __init__(self, config: UniMPConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         text_ids = torch.full((config.num_items, config.item_text_length), -1, dtype=torch.int32)
         self.register_buffer("text_ids", text_ids)
         self.register_buffer("image_embeddings", torch.zeros(config.num_items, config.vision_hidden_size))
         self.register_buffer("features", torch.zeros(config.num_items, config.item_feature_size))
-        # Pooled pictures share a large common part; what tells items apart is the deviation from the catalogue's mean.
-        self.register_buffer("image_mean", torch.zeros(config.vision_hidden_size))
-        self.register_buffer("image_scale", torch.ones(config.vision_hidden_size))
 
     def add(self, text_ids: torch.Tensor, image_embeddings: torch.Tensor, features: torch.Tensor) -> None:
         """Append items; the first ones decide how pictures are standardised."""
         if not len(self.text_ids):
-            self._fit_image_statistics(image_embeddings)
+            self.fit_image_statistics(image_embeddings)
         self.text_ids = torch.cat([self.text_ids, text_ids.to(self.text_ids)])
         self.image_embeddings = torch.cat([self.image_embeddings, image_embeddings.to(self.image_embeddings)])
         self.features = torch.cat([self.features, features.to(self.features)])
@@ -42,14 +40,6 @@ class UniMPItemContent(nn.Module):
         self.text_ids[items] = text_ids.to(self.text_ids)
         self.image_embeddings[items] = image_embeddings.to(self.image_embeddings)
         self.features[items] = features.to(self.features)
-
-    def _fit_image_statistics(self, image_embeddings: torch.Tensor) -> None:
-        present = image_embeddings[image_embeddings.any(dim=-1)].float()
-        if len(present) > 1:
-            self.image_mean = present.mean(0).to(self.image_mean)
-            spread = present.std(0)
-            # A channel that never varies tells no item from another; scaled up, it would drown a new one's others.
-            self.image_scale = torch.where(spread > 1e-5, 1 / spread, 0.0).to(self.image_scale)
 
     def forward(self, token_embeddings: nn.Embedding) -> torch.Tensor:
         """Content of all items, `[num_items, content_size]`."""
@@ -76,8 +66,7 @@ class UniMPItemContent(nn.Module):
             mode="sum",
             per_sample_weights=present.to(token_embeddings.weight),
         )
-        has_image = image_embeddings.any(dim=-1, keepdim=True)
-        image = (image_embeddings - self.image_mean) * self.image_scale * has_image
+        image = self.standardised(image_embeddings)
         # Of length 1 each (0 where nothing is known): what a projection adds to a row then starts as large as the
         # row's learned part, and a training step moves it no faster, however wide the content is.
         parts = (nn.functional.normalize(part.float(), dim=-1).to(text) for part in (text, image, features))
@@ -86,8 +75,9 @@ class UniMPItemContent(nn.Module):
 
 class UniMPItemRows(nn.Module):
     """
-    One row an item code: a learned part plus a projection of the item's content, so that sparse items are known by
-    what they are and an item never trained on is its content alone.
+    One row an item code. Atomic codes, one an item: a learned part plus a projection of the item's content, so that
+    sparse items are known by what they are and an item never trained on is its content alone. Semantic codes, shared
+    by items that are alike: the learned part alone.
 
     Args:
         config ([`UniMPConfig`]): the model's.
@@ -97,12 +87,14 @@ class UniMPItemRows(nn.Module):
 
     def __init__(self, config: UniMPConfig, row_size: int, *, is_output: bool) -> None:
         super().__init__()
+        atomic = config.code_sizes is None
         content_size = row_size + config.vision_hidden_size + config.item_feature_size
         self.initializer_range = config.initializer_range
         self.dropout = config.item_dropout
-        self.learned = nn.Parameter(torch.zeros(config.num_items, row_size))
-        self.bias = nn.Parameter(torch.zeros(config.num_items)) if is_output else None
-        self.projection = nn.Linear(content_size, row_size, bias=False)
+        self.new_item_bias = config.new_item_bias
+        self.learned = nn.Parameter(torch.zeros(config.num_code_rows, row_size))
+        self.bias = nn.Parameter(torch.zeros(config.num_code_rows)) if is_output else None
+        self.projection = nn.Linear(content_size, row_size, bias=False) if atomic else None
 
     def add(self, num_items: int, *, trained: bool) -> None:
         """Append rows: random ones to be trained, or ones that are their content alone."""
@@ -112,10 +104,13 @@ class UniMPItemRows(nn.Module):
         trains = self.learned.requires_grad
         self.learned = nn.Parameter(torch.cat([self.learned.data, rows]), requires_grad=trains)
         if self.bias is not None:
-            self.bias = nn.Parameter(torch.cat([self.bias.data, rows.new_zeros(num_items)]), requires_grad=trains)
+            bias = rows.new_full((num_items,), 0.0 if trained else self.new_item_bias)
+            self.bias = nn.Parameter(torch.cat([self.bias.data, bias]), requires_grad=trains)
 
-    def forward(self, content: torch.Tensor) -> torch.Tensor:
-        """`[num_items, row_size]`. In training the learned part of some items is dropped, as if they were new."""
+    def forward(self, content: torch.Tensor | None) -> torch.Tensor:
+        """`[num_code_rows, row_size]`. In training the learned part of some items is dropped, as if they were new."""
+        if content is None:
+            return self.learned
         learned = self.learned
         if self.training and self.dropout > 0:
             learned = learned * (torch.rand_like(learned[:, :1]) >= self.dropout)
@@ -125,6 +120,8 @@ class UniMPItemRows(nn.Module):
 class CatalogRowsMixin:
     """Item rows of [`UniMPForConditionalGeneration`]."""
 
+    _kept_rows: tuple[list, tuple[torch.Tensor, torch.Tensor]] | None = None
+
     @torch.no_grad()
     def add_items(
         self,
@@ -133,8 +130,9 @@ class CatalogRowsMixin:
         features: torch.Tensor | None = None,
     ) -> None:
         """
-        Append items to the catalogue's code rows. The first ones get random learned rows, to be trained; items added
-        to a model that has some are known by their content alone.
+        Append items to the catalogue. Atomic codes: each gets a row of its own, the first ones random learned rows, to
+        be trained, and items added to a model that has some are known by their content alone. Semantic codes: they get
+        those of items like them, see [`UniMPItemCodes`], whose codebooks come first.
 
         Args:
             text_ids (`torch.LongTensor` of shape `(items, tokens)`): the items' text, padded with -1.
@@ -142,12 +140,35 @@ class CatalogRowsMixin:
                 `get_image_features` of their pictures; zeros where there is none.
             features (`torch.Tensor` of shape `(items, item_feature_size)`, *optional*): given embeddings.
         """
-        first = self.config.num_items == 0
-        self.model.item_content.add(*self._content_of(text_ids, image_embeddings, features))
-        for rows in self.row_modules():
-            rows.add(len(text_ids), trained=first)
+        content = self._content_of(text_ids, image_embeddings, features)
+        if self.model.item_codes is not None:
+            self.model.item_codes.add(self.model.item_codes.code_embeddings(*content))
+        else:
+            self.model.item_content.add(*content)
+            for rows in self.row_modules():
+                rows.add(len(text_ids), trained=self.config.num_items == 0)
         self.config.num_items += len(text_ids)
         self.config.catalog_fingerprint = None  # of fewer items; whoever knows their ids sets it again
+
+    @torch.no_grad()
+    def make_codebooks(
+        self,
+        fit: Callable[[torch.Tensor], torch.Tensor],
+        text_ids: torch.Tensor,
+        image_embeddings: torch.Tensor | None = None,
+        features: torch.Tensor | None = None,
+    ) -> None:
+        """
+        Make the codebooks of semantic codes of a catalogue that is yet to be added.
+
+        Args:
+            fit (`Callable`): from [`UniMPItemCodes.code_embeddings`] to `UniMPItemCodes.centroids`.
+            text_ids, image_embeddings, features: as in [`~UniMPForConditionalGeneration.add_items`].
+        """
+        content, codes = self._content_of(text_ids, image_embeddings, features), self.model.item_codes
+        codes.start(self.get_input_embeddings(), *content[:2])
+        embeddings = codes.code_embeddings(*content)
+        codes.set_centroids(fit(embeddings), embeddings)
 
     @torch.no_grad()
     def replace_items(
@@ -158,13 +179,16 @@ class CatalogRowsMixin:
         features: torch.Tensor | None = None,
     ) -> None:
         """
-        Change what items of the catalogue are; what was learned of how people choose them stays.
+        Change what items of the catalogue are; what was learned of how people choose them stays, and so do semantic
+        codes.
 
         Args:
             items (`list[int]`): their positions in the catalogue.
             text_ids, image_embeddings, features: as in [`~UniMPForConditionalGeneration.add_items`].
         """
-        self.model.item_content.replace(items, *self._content_of(text_ids, image_embeddings, features))
+        content = self._content_of(text_ids, image_embeddings, features)
+        if self.model.item_content is not None:
+            self.model.item_content.replace(items, *content)
 
     def _content_of(
         self, text_ids: torch.Tensor, image_embeddings: torch.Tensor | None, features: torch.Tensor | None
@@ -184,7 +208,29 @@ class CatalogRowsMixin:
             yield self.item_head
 
     def compute_item_rows(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Input and output rows of all item codes, each `[num_items, row_size]`; one tensor twice when tied."""
+        """
+        Input and output rows of all item codes, each `[num_code_rows, row_size]`; one tensor twice when tied.
+
+        Outside of training they are computed once and kept until something they are made of changes, as projecting a
+        whole catalogue costs more than reading a prompt. A change behind torch's back (in place, through `.data`) is
+        not noticed.
+        """
+        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return self._compute_item_rows()
+        sources = [self.get_input_embeddings().weight]
+        for module in (self.model.item_content, *self.row_modules()):
+            sources += [] if module is None else [*module.parameters(), *module.buffers()]
+        state = [(id(tensor), tensor.data_ptr(), *_version(tensor)) for tensor in sources]
+        state.append(torch.is_autocast_enabled(self.device.type) and torch.get_autocast_dtype(self.device.type))
+        if self._kept_rows is None or self._kept_rows[0] != state:
+            self._kept_rows = (state, self._compute_item_rows())
+        return self._kept_rows[1]
+
+    def _compute_item_rows(self) -> tuple[torch.Tensor, torch.Tensor]:
         content = self.model._content()
         rows = self.model.item_rows(content)
         return rows, rows if self.item_head is None else self.item_head(content)
+
+
+def _version(tensor: torch.Tensor) -> tuple[int, ...]:
+    return () if tensor.is_inference() else (tensor._version,)

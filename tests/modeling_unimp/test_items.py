@@ -71,6 +71,72 @@ def test_the_first_items_are_learned_and_later_ones_known_by_content():
     assert model(**prompt(ITEM)).logits.shape[-1] == model.config.vocab_size == FIRST_ITEM + 7
 
 
+def test_items_added_later_start_with_the_bias_that_the_config_gives_them():
+    model = tiny_model(items=0, new_item_bias=1.5)
+    model.add_items(item_texts(4))
+    model.add_items(item_texts(2, seed=8))
+    assert model.model.item_rows.bias.tolist() == [0.0] * 4 + [1.5] * 2
+    plain = tiny_model(items=0)
+    plain.add_items(item_texts(4))
+    plain.add_items(item_texts(2, seed=8))
+    plain.load_state_dict(model.state_dict() | {"model.item_rows.bias": torch.zeros(6)})
+    boosted, unboosted = (m.item_logits(torch.ones(1, 32), m.compute_item_rows()[1]) for m in (model, plain))
+    torch.testing.assert_close(boosted[0] - unboosted[0], torch.tensor([0.0] * 5 + [1.5] * 2))
+
+
+def changes_of_rows():
+    def learn(model):
+        model.model.item_rows.learned[0] += 1
+
+    def step(model):
+        with torch.enable_grad():
+            batch = prompt(ITEM, FIRST_ITEM + 1)
+            labels = torch.full_like(batch["input_ids"], -100)
+            labels[:, -1] = batch["input_ids"][:, -1]
+            model(**batch, labels=labels).loss.backward()
+        torch.optim.SGD(model.parameters(), lr=1.0).step()
+
+    def load(model):
+        model.load_state_dict({name: tensor + 0.1 for name, tensor in model.state_dict().items()}, strict=False)
+
+    return {
+        "learned": learn,
+        "projection": lambda model: model.model.item_rows.projection.weight.mul_(2),
+        "token embeddings": lambda model: model.get_input_embeddings().weight.mul_(2).add_(1),
+        "pictures": lambda model: model.model.item_content.image_embeddings.add_(torch.rand(NUM_ITEMS, 1)),
+        "texts": lambda model: model.model.item_content.text_ids[:, 0].fill_(3),
+        "items added": lambda model: model.add_items(item_texts(2, seed=8)),
+        "items replaced": lambda model: model.replace_items([1], item_texts(1, seed=9)),
+        "a step": step,
+        "weights loaded": load,
+        "another table": lambda model: setattr(
+            model.model.item_rows, "learned", torch.nn.Parameter(torch.ones(NUM_ITEMS, 32))
+        ),
+        "another precision": lambda model: model.double(),
+    }
+
+
+@pytest.mark.parametrize("change", changes_of_rows())
+@pytest.mark.parametrize("tied", [True, False])
+@torch.no_grad()
+def test_rows_are_computed_once_until_what_they_are_made_of_changes(change, tied):
+    model = tiny_model(tie_item_embeddings=tied)
+    rows = model.compute_item_rows()
+    assert all(kept is row for kept, row in zip(model.compute_item_rows(), rows, strict=True))
+    changes_of_rows()[change](model)
+    now = model.compute_item_rows()
+    assert not torch.equal(now[0].to(rows[0]), rows[0]) or change == "another precision"
+    model.train()
+    for row, fresh in zip(now, model.compute_item_rows(), strict=True):
+        torch.testing.assert_close(row, fresh)
+
+
+def test_rows_that_train_are_never_kept(model):
+    with torch.no_grad():
+        model.compute_item_rows()
+    assert model.compute_item_rows()[0].requires_grad
+
+
 def test_added_rows_keep_whether_they_train():
     model = tiny_model(items=2)
     model.model.item_rows.requires_grad_(False)
@@ -176,14 +242,12 @@ def test_rank_items(model):
 
 def test_rank_items_excludes(model):
     inputs = prompt(ITEM)
-    exclude = torch.zeros(3, NUM_ITEMS, dtype=torch.bool)
-    exclude[0, :4] = True
-    exclude[2, 5] = True
+    exclude = torch.tensor([[0, 1, 2, 3], [-1, -1, -1, -1], [-1, 5, -1, -1]])
     scores, items = model.rank_items(top_k=100, exclude=exclude, **inputs)
     assert items.shape == (3, NUM_ITEMS)  # more than the catalogue has were asked for
     for row in range(3):
         kept = set(items[row][scores[row] > -torch.inf].tolist())
-        assert kept == set(range(NUM_ITEMS)) - set(exclude[row].nonzero().flatten().tolist())
+        assert kept == set(range(NUM_ITEMS)) - set(exclude[row].tolist())
     # Scores are those of the whole catalogue, whatever is excluded.
     torch.testing.assert_close(scores[1], model.rank_items(top_k=100, **inputs)[0][1])
 
