@@ -1,17 +1,19 @@
 """
-Are pictures used? The quickstart's model on the demo store with pictures, the same model without, and popularity.
+Are pictures used? The quickstart's model on the demo store, which may see them through the items' codes, through gated
+cross-attention, through both or not at all; and what needs no model.
 
-    python benchmarks/demo_store.py --seeds 0 1 2 --tasks recommend
+    python benchmarks/demo_store.py --seeds 0 1 2 --tasks recommend select
     python benchmarks/demo_store.py --seeds 0 1 2
 
-Queries and explanations of the store name colours and patterns, so that the quickstart's mixture tells a model without
-pictures what the pictures show. Trained on "recommend" alone it has to do without.
+Queries and explanations of the store name colours and patterns, so that the quickstart's mixture (the second command)
+tells a model without pictures what the pictures show. Trained on "recommend" and "select" alone it has to do without.
 
 Held-out people (10% of them a seed), full ranking of the catalogue without the items of the history, wording never
 trained with; intervals are 95% bootstrap over people, ratios are paired.
 """
 
 import argparse
+import json
 import logging
 import tempfile
 import time
@@ -26,25 +28,42 @@ from unimp.processing.demo_store import build_demo_store
 from unimp.processing.splits import user_holdout
 from unimp.processing.store import make_store
 from unimp.quickstart import model_arguments, training_config
-from unimp.training import evaluation
-from unimp.training.metrics import bootstrap_interval, paired_ratio_interval, ranking_values
+from unimp.training.evaluation import TaskResult, evaluate_tasks
+from unimp.training.metrics import bootstrap_interval, paired_ratio_interval
 from unimp.training.recipe import build
 from unimp.training.trainer import UniMPTrainer
 
-METRICS = ("hr@10", "ndcg@10")
+logger = logging.getLogger(__name__)
+
+RESULTS = Path(__file__).parent / "results" / "demo_store.json"
+# Whether the items' codes know the pictures, and whether cross-attention looks at them.
+SYSTEMS = {
+    "codes and cross-attention": (True, True),
+    "codes alone": (True, False),
+    "cross-attention alone": (False, True),
+    "no pictures": (False, False),
+}
+FIRST = next(iter(SYSTEMS))
+SHORT = 4  # most events of a short history
+
+Values = dict[str, np.ndarray]  # by figure, a number a person
 
 
-def train_and_rank(
-    seed: int, pictures: bool, tasks: list[str] | None, folder: str
-) -> tuple[dict[str, np.ndarray], float]:
-    """Ranks by system on the held-out people of one seed, and seconds of training."""
+def train_and_measure(seed: int, system: str, tasks: list[str] | None, folder: str) -> tuple[dict[str, Values], float]:
+    """Figures of each held-out person by system (popularity and chance beside the model), and seconds of training."""
+    in_codes, in_attention = SYSTEMS[system]
     items, interactions = build_demo_store(seed=seed)
-    if not pictures:
+    if not in_codes and not in_attention:
         items = items.remove_columns(Columns.IMAGE)
     store = make_store(items, interactions)
     split = user_holdout(store.interactions, seed=seed)
     set_seed(seed)
-    model, processor = build(store, model_arguments(), split.train)
+    arguments = model_arguments()
+    if not in_attention:
+        arguments.cross_attention_every = 0
+    model, processor = build(store, arguments, split.train)
+    if not in_codes:
+        model.model.item_content.image_embeddings.zero_()
     config = training_config(Path(folder), seed)
     if tasks is not None:
         config.task_rates = dict.fromkeys(tasks, 1.0)
@@ -52,64 +71,86 @@ def train_and_rank(
     start = time.perf_counter()
     trainer.train()
     seconds = time.perf_counter() - start
-    samples = evaluation.held_out_samples(split.test, "recommend", processor.catalog.item_ids)
-    model.eval()
-    ranks = {
-        "model": evaluation.evaluate_ranking(model, processor, samples, "recommend"),
-        "popularity": evaluation.popularity_ranks(samples, split.train, processor),
-        "random": evaluation.random_ranks(samples, processor, seed).T,  # [people, draws]
-    }
-    return ranks, seconds
+    asked = [task for task in ("recommend", "select") if tasks is None or task in tasks]
+    results = evaluate_tasks(model, processor, split.test, split.train, asked, batch_size=32)
+    return {name: _by_person(results, name) for name in ("model", "popularity", "random")}, seconds
+
+
+def _by_person(results: dict[str, TaskResult], system: str) -> Values:
+    recommend = results["recommend"]
+    values = {name: recommend.measured[system][name].rows for name in ("hr@10", "ndcg@10")}
+    # Of the others there is no such figure: NaN.
+    values["hr@10, short histories"] = np.where(recommend.samples.lengths <= SHORT, values["hr@10"], np.nan)
+    if "select" in results and system in results["select"].measured:
+        values["f1 of select"] = results["select"].measured[system]["f1"].rows
+    return values
 
 
 def main() -> None:
-    """Print the table and the two ratios."""
+    """Print the table, write it to `results/`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument(
         "--tasks", nargs="+", help="Tasks to train, at a rate of 1; the quickstart's mixture by default."
     )
+    parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("unimp").setLevel(logging.WARNING)
-    ranks: dict[str, list[np.ndarray]] = {}
+    values: dict[str, list[Values]] = {}
+    seconds: dict[str, list[int]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for seed in options.seeds:
-            for pictures in (True, False):
-                by_system, seconds = train_and_rank(seed, pictures, options.tasks, folder)
-                name = "with pictures" if pictures else "without pictures"
-                print(f"seed {seed}, {name}: {seconds:.0f} s of training", flush=True)
-                ranks.setdefault(name, []).append(by_system.pop("model"))
-                if pictures:
-                    for system, values in by_system.items():
-                        ranks.setdefault(system, []).append(values)
-    report({name: np.concatenate(values) for name, values in ranks.items()})
+            for system in SYSTEMS:
+                by_name, spent = train_and_measure(seed, system, options.tasks, folder)
+                seconds.setdefault(system, []).append(round(spent))
+                values.setdefault(system, []).append(by_name.pop("model"))
+                if system == FIRST:
+                    for name, others in by_name.items():
+                        values.setdefault(name, []).append(others)
+                logger.info("seed %d, %s: %.0f s of training", seed, system, spent)
+    systems = compare({name: _join(parts) for name, parts in values.items()})
+    about = {"tasks": options.tasks, "seeds": options.seeds, "threads": torch.get_num_threads(), "seconds": seconds}
+    options.output.write_text(json.dumps(about | {"systems": systems}, indent=1) + "\n", encoding="utf-8")
+    print(markdown(systems))
 
 
-def _by_person(ranks: np.ndarray) -> dict[str, np.ndarray]:
-    """Figures of each person; the mean over the draws where there are several."""
-    values = ranking_values(ranks.ravel(), (10,))
-    return {name: figures.reshape(len(ranks), -1).mean(1) for name, figures in values.items()}
+def _join(parts: list[Values]) -> Values:
+    """The people of all seeds."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def report(ranks: dict[str, np.ndarray]) -> None:
-    """Print figures with intervals, and paired ratios."""
-    people = len(ranks["popularity"])
-    print(
-        f"\n{people} held-out people, {torch.get_num_threads()} threads\n\n| system | HR@10 | NDCG@10 |\n|---|---|---|"
-    )
-    values = {name: _by_person(system) for name, system in ranks.items()}
-    for name, by_metric in values.items():
-        cells = []
-        for metric in METRICS:
-            low, high = bootstrap_interval(by_metric[metric])
-            cells.append(f"{by_metric[metric].mean():.3f} [{low:.3f}, {high:.3f}]")
-        print(f"| {name} | {' | '.join(cells)} |")
-    with_pictures = values["with pictures"]["hr@10"]
-    for other in ("popularity", "without pictures"):
-        baseline = values[other]["hr@10"]
-        low, high = paired_ratio_interval(with_pictures, baseline)
-        ratio = with_pictures.mean() / baseline.mean()
-        print(f"\nHR@10, with pictures / {other}: {ratio:.2f} [{low:.2f}, {high:.2f}]")
+def compare(values: dict[str, Values]) -> dict[str, dict]:
+    """Of every system each figure with its interval, and the ratio of the first system to it."""
+    systems: dict[str, dict] = {}
+    for system, own in values.items():
+        systems[system] = {}
+        for name, numbers in own.items():
+            counted = ~np.isnan(numbers)
+            entry = dict(zip(("low", "high"), bootstrap_interval(numbers[counted]), strict=True))
+            entry |= {"value": float(numbers[counted].mean()), "people": int(counted.sum())}
+            if system != FIRST and numbers[counted].any():
+                ours = values[FIRST][name][counted]
+                low, high = paired_ratio_interval(ours, numbers[counted])
+                ratio = float(ours.mean() / numbers[counted].mean())
+                entry["ratio"] = {"value": ratio, "low": low, "high": high}
+            systems[system][name] = entry
+    return systems
+
+
+def markdown(systems: dict[str, dict]) -> str:
+    """The table as it stands in `README.md`; in brackets, times the first system has this figure."""
+    names = list(systems[FIRST])
+    lines = [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    for system, figures in systems.items():
+        cells = [_cell(figures[name]) if name in figures else "" for name in names]
+        lines.append(f"| {system} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(figure: dict) -> str:
+    cell = "{value:.3f} [{low:.3f}, {high:.3f}]".format(**figure)
+    return cell + (" (x {value:.2f} [{low:.2f}, {high:.2f}])".format(**figure["ratio"]) if "ratio" in figure else "")
 
 
 if __name__ == "__main__":

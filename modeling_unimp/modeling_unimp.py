@@ -2,6 +2,7 @@
 
 import inspect
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -29,11 +30,14 @@ from .attention_unimp import (
     ignores_pictures,
     visibility,
 )
+from .card_unimp import complete_card
+from .codes_unimp import UniMPItemCodes, UniMPPictureStatistics
 from .configuration_unimp import MARKERS, UniMPConfig, check_keys
 from .decoding_unimp import ItemDecodingMixin
 from .heads_unimp import HeadsMixin
 from .items_unimp import CatalogRowsMixin, UniMPItemContent, UniMPItemRows
 from .outputs_unimp import UniMPCausalLMOutput, UniMPModelOutput, UniMPPrefill
+from .sessions_unimp import SessionMixin
 
 # Backbones scale their logits by these; a model that did not would silently answer differently.
 LOGIT_SCALES = ("logits_scaling", "logit_scale", "output_multiplier", "lm_head_multiplier")
@@ -51,6 +55,11 @@ class UniMPPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_attention_backend = True
 
+    def _upload_modified_files(self, working_dir: str | Path, repo_id: str, *args: Any, **kwargs: Any) -> Any:
+        # What `push_to_hub` sends: with a card that says what the model is, unless the repository has one already.
+        complete_card(Path(working_dir, "README.md"), self, repo_id)
+        return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
@@ -64,11 +73,18 @@ class UniMPPreTrainedModel(PreTrainedModel):
             initialization.normal_(module.learned, std=std)
             if module.bias is not None:
                 initialization.zeros_(module.bias)
-        elif isinstance(module, UniMPItemContent):
-            initialization.constant_(module.text_ids, -1)
-            for buffer in (module.image_embeddings, module.features, module.image_mean):
-                initialization.zeros_(buffer)
+        if isinstance(module, UniMPPictureStatistics):
+            initialization.zeros_(module.image_mean)
             initialization.ones_(module.image_scale)
+        if isinstance(module, UniMPItemContent):
+            initialization.constant_(module.text_ids, -1)
+            initialization.zeros_(module.image_embeddings)
+            initialization.zeros_(module.features)
+        elif isinstance(module, UniMPItemCodes):
+            initialization.copy_(module.codes, module.first_codes(self.config))
+            initialization.zeros_(module.centroids)
+            initialization.zeros_(module.token_vectors)
+            initialization.zeros_(module.kept_variance)
 
 
 class UniMPModel(UniMPPreTrainedModel):
@@ -96,7 +112,8 @@ class UniMPModel(UniMPPreTrainedModel):
         self.embedding_scale = config.item_embedding_scale or row_size**0.5
         self.markers = nn.Embedding(len(MARKERS), row_size)
         self.behaviors = nn.Embedding(config.num_behaviors, row_size, padding_idx=0)
-        self.item_content = UniMPItemContent(config)
+        self.item_content = UniMPItemContent(config) if config.code_sizes is None else None
+        self.item_codes = None if config.code_sizes is None else UniMPItemCodes(config, row_size)
         self.item_rows = UniMPItemRows(config, row_size, is_output=config.tie_item_embeddings)
         self.post_init()
 
@@ -131,8 +148,12 @@ class UniMPModel(UniMPPreTrainedModel):
         """Text tokens through the decoder's embeddings; markers, items and behaviours through our own rows."""
         text_vocab_size = self.config.text_config.vocab_size
         text = self.get_input_embeddings()(input_ids.clamp(max=text_vocab_size - 1))
-        rows = torch.cat([self.markers.weight, item_rows])
-        own = nn.functional.embedding((input_ids - text_vocab_size).clamp(min=0), rows)
+        # Two look-ups, as one into both tables together would copy a whole catalogue for every token read.
+        own = self.markers((input_ids - text_vocab_size).clamp(0, len(MARKERS) - 1))
+        if len(item_rows):
+            first = self.config.first_item_id
+            items = nn.functional.embedding((input_ids - first).clamp(min=0), item_rows)
+            own = torch.where((input_ids < first)[..., None], own, items)
         if behavior_ids is not None:
             own = own + self.behaviors(behavior_ids).sum(-2)
         return torch.where((input_ids < text_vocab_size)[..., None], text, (own * self.embedding_scale).to(text.dtype))
@@ -140,14 +161,21 @@ class UniMPModel(UniMPPreTrainedModel):
     def _new_item_rows(
         self, text_ids: torch.Tensor, image_index: torch.Tensor | None, image_features: torch.Tensor | None
     ) -> torch.Tensor:
-        """Rows of items outside the catalogue, `[new items, row_size]`: their content alone."""
-        content = self.item_content
-        images = content.image_mean.new_zeros(len(text_ids), self.config.vision_hidden_size)
+        """
+        Rows of the tokens of items outside the catalogue, `[new items * code_levels, row_size]`: their content alone,
+        or those of the semantic codes that they would get, were they the first of their kind.
+        """
+        known_by = self.item_content if self.item_codes is None else self.item_codes
+        images = known_by.image_mean.new_zeros(len(text_ids), self.config.vision_hidden_size)
         if image_features is not None and image_index is not None:
             pooled = image_features.mean(1)[image_index.clamp(min=0)]
             images = torch.where((image_index >= 0)[:, None], pooled.to(images), images)
         features = images.new_zeros(len(text_ids), self.config.item_feature_size)
-        encoded = content.encode(self.get_input_embeddings(), text_ids, images, features)
+        if self.item_codes is not None:
+            codes = self.item_codes.nearest(self.item_codes.code_embeddings(text_ids, images, features))
+            codes = nn.functional.pad(codes, (0, 1)) + codes.new_tensor(self.config.level_starts)
+            return self.item_rows.learned[codes.flatten()]
+        encoded = self.item_content.encode(self.get_input_embeddings(), text_ids, images, features)
         return self.item_rows.projection(encoded)
 
     def _visual_context(self, text_time: torch.Tensor, prefill: UniMPPrefill) -> VisualContext | None:
@@ -167,6 +195,7 @@ class UniMPModel(UniMPPreTrainedModel):
         past_key_values: Cache | None = None,
         pixel_values: torch.Tensor | None = None,
         image_features: torch.Tensor | None = None,
+        image_latents: torch.Tensor | None = None,
         image_index: torch.LongTensor | None = None,
         behavior_ids: torch.LongTensor | None = None,
         new_item_text_ids: torch.LongTensor | None = None,
@@ -179,11 +208,14 @@ class UniMPModel(UniMPPreTrainedModel):
         """See [`UniMPForConditionalGeneration.forward`]; `item_rows` are the rows its head also uses."""
         if prefill is None:
             rows = item_rows if item_rows is not None else (self.item_rows(self._content()),) * 2
-            if pixel_values is not None and image_features is None:
-                image_features = self.get_image_features(pixel_values)
-            prefill = self._read_pictures(input_ids, image_features, image_index, rows)
+            if pixel_values is not None:
+                encoded = self.get_image_features(pixel_values)
+                image_features = encoded if image_features is None else torch.cat([image_features, encoded])
+            prefill = self._read_pictures(input_ids, image_features, image_index, rows, image_latents)
         input_rows = prefill.item_rows[0]
         if new_item_text_ids is not None:
+            if new_item_image_index is not None and image_latents is not None:
+                new_item_image_index = new_item_image_index - len(image_latents)
             new_rows = self._new_item_rows(new_item_text_ids, new_item_image_index, image_features)
             input_rows = torch.cat([input_rows, new_rows])
         hidden_states = self._embed(input_ids, input_rows, behavior_ids)
@@ -210,8 +242,8 @@ class UniMPModel(UniMPPreTrainedModel):
             prefill=replace(prefill, image_count=text_time[:, -1]),
         )
 
-    def _content(self) -> torch.Tensor:
-        return self.item_content(self.get_input_embeddings())
+    def _content(self) -> torch.Tensor | None:
+        return None if self.item_content is None else self.item_content(self.get_input_embeddings())
 
     def _read_pictures(
         self,
@@ -219,23 +251,28 @@ class UniMPModel(UniMPPreTrainedModel):
         image_features: torch.Tensor | None,
         image_index: torch.Tensor | None,
         item_rows: tuple[torch.Tensor, torch.Tensor],
+        image_latents: torch.Tensor | None = None,
     ) -> UniMPPrefill:
         """Resample the batch's distinct pictures and project them to every block's keys and values, once."""
         image_count = torch.zeros_like(input_ids[:, 0])
         if self.resampler is None:
             return UniMPPrefill(item_rows, None, None, image_count)
         weight = self.resampler.input_projection.weight
-        if image_features is None and self.training and torch.distributed.is_initialized():
+        no_pictures = image_features is None and image_latents is None
+        if no_pictures and self.training and torch.distributed.is_initialized():
             # Processes that train together must run the same modules: show a picture that no token sees.
             image_features = torch.zeros(1, 1, self.config.vision_hidden_size, device=input_ids.device)
             image_index = image_count.new_full((len(input_ids), 1), -1)
-        if image_features is None:
+        elif no_pictures:
             return UniMPPrefill(item_rows, None, None, image_count)
+        latents = [] if image_latents is None else [image_latents.to(weight.dtype)]
+        if image_features is not None:
+            latents.append(self.resampler(image_features.to(weight.dtype)))
+        latents = torch.cat(latents)
         if image_index is None:
-            image_index = self.pictures_in_order(input_ids, len(image_features))
+            image_index = self.pictures_in_order(input_ids, len(latents))
         if image_index.shape[1] == 0:  # the pictures belong to new items alone
             image_index = nn.functional.pad(image_index, (0, 1), value=-1)
-        latents = self.resampler(image_features.to(weight.dtype))
         key_values = [key_value(latents) for key_value in self.key_values]
         return UniMPPrefill(item_rows, key_values, image_index, image_count)
 
@@ -255,7 +292,7 @@ class UniMPModel(UniMPPreTrainedModel):
 
 
 class UniMPForConditionalGeneration(
-    ItemDecodingMixin, HeadsMixin, CatalogRowsMixin, UniMPPreTrainedModel, GenerationMixin
+    ItemDecodingMixin, SessionMixin, HeadsMixin, CatalogRowsMixin, UniMPPreTrainedModel, GenerationMixin
 ):
     """
     UniMP with its two heads: text tokens and item codes (UniMP, section "Network").
@@ -375,6 +412,7 @@ class UniMPForConditionalGeneration(
         past_key_values: Cache | None = None,
         pixel_values: torch.Tensor | None = None,
         image_features: torch.Tensor | None = None,
+        image_latents: torch.Tensor | None = None,
         image_index: torch.LongTensor | None = None,
         behavior_ids: torch.LongTensor | None = None,
         new_item_text_ids: torch.LongTensor | None = None,
@@ -391,16 +429,20 @@ class UniMPForConditionalGeneration(
         """
         Args:
             input_ids (`torch.LongTensor` of shape `(batch, tokens)`):
-                Text tokens, then markers, item codes and, last, the new items of this batch
-                (`config.vocab_size + n` is the n-th of `new_item_text_ids`).
+                Text tokens, then markers, item codes (those of level l begin at `config.level_starts[l]`) and, last,
+                the new items of this batch: `config.vocab_size + n * config.code_levels + level` is a token of the
+                n-th of `new_item_text_ids`.
             pixel_values (`torch.Tensor` of shape `(pictures, channels, height, width)`, *optional*):
                 The batch's distinct pictures.
             image_features (`torch.Tensor` of shape `(pictures, positions, vision_hidden_size)`, *optional*):
                 Their `get_image_features`, instead.
+            image_latents (`torch.Tensor` of shape `(pictures, num_latents, hidden_size)`, *optional*):
+                What the resampler makes of those, instead. Where pictures are given in several of these ways, latents
+                are counted first, then features, then pixels; a new item's picture cannot be given as latents.
             image_index (`torch.LongTensor` of shape `(batch, images)`, *optional*):
                 Which picture a sample's n-th `<image>` is, -1 for padding. In order of appearance by default.
             behavior_ids (`torch.LongTensor` of shape `(batch, tokens, behaviours)`, *optional*):
-                Behaviours of the event a token stands for, 0 for none.
+                Behaviours of the event a token stands for, 0 for none; of an item's tokens the last has them.
             new_item_text_ids (`torch.LongTensor` of shape `(items, tokens)`, *optional*):
                 Text of items outside the catalogue, padded with -1.
             new_item_image_index (`torch.LongTensor` of shape `(items,)`, *optional*):
@@ -426,6 +468,7 @@ class UniMPForConditionalGeneration(
             past_key_values=past_key_values,
             pixel_values=pixel_values,
             image_features=image_features,
+            image_latents=image_latents,
             image_index=image_index,
             behavior_ids=behavior_ids,
             new_item_text_ids=new_item_text_ids,
@@ -438,8 +481,8 @@ class UniMPForConditionalGeneration(
         logits = log_probs = later_log_probs = loss = None
         if labels is None:
             hidden_states = slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep)
-            precedes_item = slice_logits_to_keep(self._precedes_item(input_ids)[..., None], logits_to_keep)[..., 0]
-            logits = self._joint_logits(hidden_states, precedes_item, item_rows[1])
+            next_levels = slice_logits_to_keep(self._next_levels(input_ids)[..., None], logits_to_keep)[..., 0]
+            logits = self._joint_logits(hidden_states, next_levels, item_rows[1])
         else:
             log_probs, later_log_probs = self._label_log_probs(
                 outputs.last_hidden_state, input_ids, labels, later_labels, item_rows[1]

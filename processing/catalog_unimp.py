@@ -18,12 +18,15 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from .columns_unimp import Columns
-from .images_unimp import ImageError, load_image, unpack
+from .images_unimp import ImageError, load_image, resolve_path, unpack
 
 logger = logging.getLogger(__name__)
 
 # Whether an item may still be recommended; its row stays, so that histories and codes keep their meaning.
 AVAILABLE = "available"
+
+# Semantic codes, a list of integers an item: of each level its code.
+CODES = "codes"
 
 # Lists in lists, and so on, that an attribute's text tells of.
 MAX_DEPTH = 4
@@ -92,18 +95,19 @@ def fingerprint(item_ids: Sequence[str]) -> str:
 
 class Catalog:
     """
-    Items in order of their codes: item `catalog.item_ids[n]` has code `n`. Attributes (`catalog.attribute_names`) are
-    read in the order of the columns.
+    Items in the order in which a model knows them: an item's position. Attributes (`catalog.attribute_names`) are read
+    in the order of the columns.
 
     Args:
         table (`pyarrow.Table`): a row an item with `item_id` (unique strings), optionally `image` (a struct of `bytes`
-            and `path`, as `datasets.Image` stores it), `available` (`False`: never recommended) and any attributes.
+            and `path`, as `datasets.Image` stores it), `available` (`False`: never recommended), `codes` (semantic
+            codes, which [`UniMPProcessor.index_catalog`] writes) and any attributes.
         root (`str` or `Path`, *optional*): folder that the table's pictures given by path are in; they cannot be
             outside of it.
 
     Raises:
-        `ValueError`: there is no item, `item_id` is missing, not text, empty or not unique, or `image` or `available`
-            is of another type.
+        `ValueError`: there is no item, `item_id` is missing, not text, empty or not unique, or `image`, `available` or
+            `codes` is of another type.
     """
 
     def __init__(self, table: pa.Table, root: str | Path | None = None) -> None:
@@ -133,9 +137,10 @@ class Catalog:
         self.item_ids: list[str] = item_ids
         self._positions = positions
         self._pictured = _pictured(table)
-        self.attribute_names = [
-            name for name in table.column_names if name not in (Columns.ITEM_ID, Columns.IMAGE, AVAILABLE)
-        ]
+        self._image_keys: dict[int, bytes] = {}
+        self._codes = _read_codes(table)
+        reserved = (Columns.ITEM_ID, Columns.IMAGE, AVAILABLE, CODES)
+        self.attribute_names = [name for name in table.column_names if name not in reserved]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Catalog":
         # Tables are immutable, and every change replaces what is derived from them: nothing needs to be copied twice.
@@ -153,7 +158,7 @@ class Catalog:
         return fingerprint(self.item_ids)
 
     def position(self, item_id: str) -> int:
-        """The item's code. Raises `KeyError` for an item that is not in the catalogue."""
+        """The item's place in the catalogue. Raises `KeyError` for an item that is not in it."""
         return self._positions[item_id]
 
     def item(self, position: int) -> dict[str, Any]:
@@ -177,14 +182,45 @@ class Catalog:
         source = self._image_source(position)
         return None if source is None else _load(source, self.root, self.item_ids[position])
 
+    def image_key(self, position: int) -> bytes:
+        """A hash of the file of the item's picture, 16 bytes; remembered. The item must have a picture."""
+        if position not in self._image_keys:
+            source = self._image_source(position)
+            try:
+                data = source["bytes"] or resolve_path(source["path"], self.root).read_bytes()
+            except ImageError as error:
+                raise ImageError(_of_item(self.item_ids[position], error)) from error
+            self._image_keys[position] = hashlib.sha256(data).digest()[:16]
+        return self._image_keys[position]
+
     @property
     def available(self) -> list[bool]:
         """Per item, whether it may still be recommended."""
         return self.table[AVAILABLE].to_pylist()
 
+    @property
+    def codes(self) -> np.ndarray | None:
+        """
+        The items' semantic codes, `[items, levels]`, -1 for items that have none yet; `None` where no item has any.
+        """
+        return self._codes
+
+    def set_codes(self, codes: np.ndarray | None) -> None:
+        """Keep these semantic codes of all items, `[items, levels]`, or none."""
+        if codes is None and self._codes is None:
+            return
+        table = self.table.drop_columns([CODES] if CODES in self.table.column_names else [])
+        if codes is not None:
+            offsets = pa.array(np.arange(len(codes) + 1, dtype=np.int32) * codes.shape[1])
+            values = pa.array(np.ascontiguousarray(codes, dtype=np.int32).ravel())
+            table = table.append_column(CODES, pa.ListArray.from_arrays(offsets, values))
+        image_keys = self._image_keys
+        self._set_table(table)
+        self._image_keys = image_keys
+
     def add(self, items: Iterable[Mapping[str, Any]], root: str | Path | None = None) -> range:
         """
-        Append items; returns their codes. Give the model their rows with `processor.index_catalog(model)`.
+        Append items; returns their positions. Give the model their codes with `processor.index_catalog(model)`.
 
         Args:
             items: dictionaries, as in [`~Catalog.from_items`]. Their pictures are read now.
@@ -198,7 +234,8 @@ class Catalog:
     def replace(self, items: Iterable[Mapping[str, Any]], root: str | Path | None = None) -> list[int]:
         """
         Give items of the catalogue new attributes and pictures, in place of all they had; one that had been removed is
-        available again. Returns their codes; tell the model with `processor.index_catalog(model, codes)`.
+        available again. Returns their positions; tell the model with `processor.index_catalog(model, positions)`.
+        Semantic codes stay what they are.
 
         Args:
             items, root: as in [`~Catalog.add`].
@@ -213,11 +250,15 @@ class Catalog:
         rows = list(range(len(self)))
         for row, code in enumerate(codes, start=len(self)):
             rows[code] = row
+        kept = self._codes
         self._set_table(table.take(rows))
+        if kept is not None:
+            self.set_codes(kept)
         return codes
 
     def _with_rows(self, items: Iterable[Mapping[str, Any]], root: str | Path | None) -> pa.Table:
         added = _with_defaults(_to_table(items, root))
+        added = added.drop_columns([CODES] if CODES in added.column_names else [])  # they are this catalogue's to give
         try:
             return pa.concat_tables([self.table, added], promote_options="permissive")
         except pa.ArrowException as error:
@@ -301,6 +342,22 @@ def _with_defaults(table: pa.Table) -> pa.Table:
     if not (pa.types.is_boolean(available.type) or pa.types.is_null(available.type)):
         raise ValueError(f"`{AVAILABLE}` must be true or false, got {available.type}: rename this attribute.")
     return table.set_column(index, AVAILABLE, pc.fill_null(available.cast(pa.bool_()), True))
+
+
+def _read_codes(table: pa.Table) -> np.ndarray | None:
+    """`[items, levels]`, -1 where there are none."""
+    if CODES not in table.column_names:
+        return None
+    column = table[CODES].combine_chunks()
+    is_list = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
+    if not is_list or not pa.types.is_integer(column.type.value_type):
+        raise ValueError(f"`{CODES}` must be lists of integers, got {column.type}: rename this attribute.")
+    levels = pc.unique(pc.list_value_length(column.drop_null())).to_pylist()
+    if len(levels) != 1 or not levels[0]:
+        raise ValueError(f"`{CODES}` must have one length, got {levels[:3]}: call `processor.index_catalog(model)`.")
+    codes = np.full((len(column), levels[0]), -1, dtype=np.int32)
+    codes[column.is_valid().to_numpy(zero_copy_only=False)] = column.flatten().to_numpy().reshape(-1, levels[0])
+    return codes
 
 
 def _check_ids(column: pa.ChunkedArray) -> None:

@@ -65,7 +65,7 @@ class Event:
     One event of a history, looked up.
 
     Attributes:
-        code: the item's code; codes past the catalogue's are the new items of this batch.
+        code: rows of the item's code tokens, one a level; those past the catalogue's are the new items of this batch.
         text_ids: the item's attributes as tokens.
         image: number of its picture in this batch, if it has one.
         rating, explanation, behavior: what the person did with it.
@@ -73,7 +73,7 @@ class Event:
         gap: seconds since the event before.
     """
 
-    code: int
+    code: Sequence[int]
     text_ids: Sequence[int]
     image: int | None
     rating: float | None = None
@@ -174,9 +174,9 @@ class ChunkFormat:
         """The token of one of `MARKERS`."""
         return [self.marker_ids[marker]]
 
-    def code(self, code: int) -> list[int]:
-        """The token of an item code."""
-        return [self.first_item_id + code]
+    def code(self, code: Sequence[int]) -> list[int]:
+        """The tokens of an item."""
+        return [self.first_item_id + row for row in code]
 
     def chunk(self, event: Event, task: Task, *, full: bool, labelled: bool, ask: bool = False) -> Tokens:
         """
@@ -188,7 +188,9 @@ class ChunkFormat:
             ask: stop where the task's text answer begins.
         """
         role = ITEM_ROLE if labelled and task.answer == "item" else NO_ROLE
-        code = Tokens().add(self.code(event.code), role, self._behaviors(event, task))
+        *first, last = self.code(event.code)
+        # On an earlier token, what the person did would tell of the item's tokens that are still to be predicted.
+        code = Tokens().add(first, role).add([last], role, self._behaviors(event, task))
         if not full:  # the rating that a task reads and predicts takes few tokens: it stays
             return code.extend(self._answer(event, task, labelled=labelled, ask=ask)) if task.shows else code
         content = Tokens()

@@ -1,6 +1,7 @@
 """The pipelines: `pipeline("unimp-recommend", model=FOLDER_OR_ID, trust_remote_code=True)` and its sisters."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,10 @@ from typing import Any
 import torch
 from transformers import Pipeline
 
-from .catalog_unimp import shown
+from .catalog_unimp import AVAILABLE, shown
 from .columns_unimp import Columns
-from .tasks_unimp import ANSWER_LENGTH, check_prompt_length
+from .live_unimp import UniMPLiveSession
+from .tasks_unimp import ANSWER_LENGTH, check_prompt_length, is_list
 
 
 class UniMPPipeline(Pipeline):
@@ -34,6 +36,7 @@ class UniMPPipeline(Pipeline):
             raise ValueError("`processor` is needed: give the `UniMPProcessor` that was saved with the `model`.")
         self._check_match()
         self.model.eval()
+        self.pictures = self.processor.open_pictures(self.model)
 
     def _check_match(self) -> None:
         """Refuse a model and a processor that were not made for each other: the answers would be nonsense."""
@@ -52,6 +55,7 @@ class UniMPPipeline(Pipeline):
                 f"the `processor`'s ({processor.catalog.fingerprint}), whose {items} item ids are others or in "
                 "another order: load both from the same folder."
             )
+        self._check_codes()
         if config.text_config.vocab_size != processor.text_vocab_size:
             raise ValueError(
                 f"`model` has a text vocabulary of {config.text_config.vocab_size} tokens, but the `processor` was "
@@ -68,6 +72,20 @@ class UniMPPipeline(Pipeline):
                 f"`processor` writes {processor.item_text_length}: load both from the same folder."
             )
         check_prompt_length(processor.max_length, config.text_config)
+
+    def _check_codes(self) -> None:
+        """Refuse semantic codes that are not the model's."""
+        sizes, codes = self.model.config.code_sizes, self.processor.catalog.codes
+        if sizes != self.processor.code_sizes:
+            raise ValueError(
+                f"`model` has item codes of sizes {sizes} (`code_sizes`), but the `processor` writes "
+                f"{self.processor.code_sizes}: load both from the same folder."
+            )
+        if sizes and (codes is None or (self.model.model.item_codes.codes.cpu().numpy() != codes).any()):
+            raise ValueError(
+                "`processor.catalog` has other codes than `model`, or none: call `processor.index_catalog(model)`, or "
+                "load both from the same folder."
+            )
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
         """Answer one request (a dictionary), a list of them, or an iterator of them (one answer after the other)."""
@@ -114,7 +132,7 @@ class UniMPPipeline(Pipeline):
     def preprocess(self, samples: Iterable[dict[str, Any]]) -> dict[str, Any]:
         """Requests to tensors."""
         samples = list(samples)
-        model_inputs = self.processor(samples, task=self.task_name)  # checks them, too
+        model_inputs = self.processor(samples, task=self.task_name, catalog_features=self.pictures)  # checks them
         return {"codes": [self._codes(sample) for sample in samples], "model_inputs": model_inputs}
 
     def _codes(self, sample: dict[str, Any]) -> list[int]:
@@ -129,14 +147,17 @@ class UniMPRecommendPipeline(UniMPPipeline):
     Parameters:
         top_k (`int`, defaults to 10): how many; fewer where the catalogue has no more.
         exclude_seen (`bool`, defaults to `True`): leave out the items of the history.
+        candidates (`list[str]`, *optional*): a shop's filter, ids of the only items that may be answered; of these,
+            too, the seen ones and those that are not available are left out.
 
     A score is the item's log-probability over the whole catalogue. An empty history is answered with what people begin
     with.
     """
 
     task_name = "recommend"
-    parameters = ("top_k", "exclude_seen")
+    parameters = ("top_k", "exclude_seen", "candidates")
     exclude_seen = True
+    _unavailable: tuple[Any, torch.Tensor] | None = None
 
     def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict, dict, dict]:
         given = {name: kwargs.pop(name) for name in self.parameters if name in kwargs}
@@ -144,16 +165,55 @@ class UniMPRecommendPipeline(UniMPPipeline):
         top_k = given.get("top_k", 1)
         if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
             raise ValueError(f"`top_k` must be a whole number of at least 1, got {top_k!r}.")
+        candidates = given.get("candidates")
+        if not (candidates is None or is_list(candidates)):
+            raise ValueError(f"`candidates` must be a list of item ids, got {shown(candidates)}.")
         return {}, given, {}  # only what was given: it joins what the pipeline was made with
 
-    def _forward(
-        self, inputs: dict[str, Any], top_k: int = 10, exclude_seen: bool | None = None
+    def _forward(self, inputs: dict[str, Any], **parameters: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._rank(partial(self.model.rank_items, **inputs["model_inputs"]), inputs["codes"], **parameters)
+
+    def _rank(
+        self,
+        rank: Callable[..., tuple[torch.Tensor, torch.Tensor]],
+        seen: list[list[int]],
+        top_k: int = 10,
+        exclude_seen: bool | None = None,
+        candidates: Sequence[str] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        exclude = ~torch.tensor(self.processor.catalog.available).repeat(len(inputs["codes"]), 1)
-        if self.exclude_seen if exclude_seen is None else exclude_seen:
-            for row, seen in zip(exclude, inputs["codes"], strict=True):
-                row[seen] = True
-        return self.model.rank_items(top_k=top_k, exclude=exclude.to(self.device), **inputs["model_inputs"])
+        exclude_seen = self.exclude_seen if exclude_seen is None else exclude_seen
+        seen = seen if exclude_seen else [[] for _ in seen]
+        return rank(top_k=top_k, **self._limits(seen, candidates))
+
+    def start_session(self, history: Sequence[Any] = ()) -> UniMPLiveSession:
+        """
+        A session of one person, for recommendations while they click: what was read of the history stays read.
+
+        Args:
+            history (`Sequence`): as in a request.
+        """
+        return UniMPLiveSession(self, history)
+
+    def _limits(self, seen: list[list[int]], candidates: Sequence[str] | None) -> dict[str, torch.Tensor | None]:
+        """What the model's answers are limited by, as it takes it: `seen` are each sample's items to leave out."""
+        rows = [torch.tensor(row, dtype=torch.long) for row in seen]
+        rows = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1)
+        exclude = torch.cat([rows.to(self.device), self._unavailable_items().expand(len(seen), -1)], dim=1)
+        if candidates is None:
+            return {"exclude": exclude, "candidates": None}
+        for entry in candidates:
+            if entry not in self.processor.catalog:
+                raise ValueError(f"`candidates` must be item ids of the catalogue, got {shown(entry)}.")
+        positions = torch.tensor([self.processor.catalog.position(entry) for entry in candidates], dtype=torch.long)
+        return {"exclude": exclude, "candidates": positions.to(self.device).expand(len(seen), -1)}
+
+    def _unavailable_items(self) -> torch.Tensor:
+        """Positions of the items that may not be recommended; a catalogue that changes has another table."""
+        table = self.processor.catalog.table
+        if self._unavailable is None or self._unavailable[0] is not table:
+            unavailable = torch.from_numpy(~table[AVAILABLE].to_numpy()).nonzero()[:, 0]
+            self._unavailable = table, unavailable.to(self.device)
+        return self._unavailable[1]
 
     def _codes(self, sample: dict[str, Any]) -> list[int]:
         """Of the items that the person has seen."""

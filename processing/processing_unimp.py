@@ -1,7 +1,9 @@
 """Processor of UniMP: histories and requests to tensors, answers back to items and text."""
 
 import numbers
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from PIL import Image
 from transformers import BatchFeature, ProcessorMixin
 from transformers.utils import cached_file, logging
 
-from .catalog_unimp import AVAILABLE, Catalog, flatten_value, image_source, is_missing, shown
+from .catalog_unimp import AVAILABLE, CODES, Catalog, flatten_value, image_source, is_missing, shown
 from .chunks_unimp import (
     END_OF_CHUNK,
     FIRST_KIND,
@@ -26,6 +28,7 @@ from .chunks_unimp import (
 )
 from .columns_unimp import Columns
 from .indexing_unimp import IndexingMixin
+from .picture_store_unimp import PICTURE_FILES, NoPictures, PictureStore
 from .pipelines_unimp import UniMPPipeline  # noqa: F401 - so that the pipelines travel with a checkpoint
 from .requests_unimp import Batch, Entry, match_tasks, seconds
 from .tasks_unimp import (
@@ -46,7 +49,7 @@ logger = logging.get_logger(__name__)
 
 CATALOG_FILE = "catalog.parquet"
 EVENT_KEYS = (Columns.TIMESTAMP, Columns.RATING, Columns.EXPLANATION, Columns.QUERY, Columns.BEHAVIOR)
-NO_ATTRIBUTES = (Columns.ITEM_ID, Columns.IMAGE, AVAILABLE, *EVENT_KEYS)
+NO_ATTRIBUTES = (Columns.ITEM_ID, Columns.IMAGE, AVAILABLE, CODES, *EVENT_KEYS)
 
 
 class UniMPProcessor(IndexingMixin, ProcessorMixin):
@@ -69,6 +72,8 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
         rating_range, behavior_kinds, periods, max_words, item_text_length: see [`ChunkFormat`].
         rating_levels (`Sequence[float]`, *optional*): ratings that people give; by default the whole numbers within
             `rating_range`, or its two ends where there is none.
+        code_sizes (`Sequence[int]`, *optional*): of the model's semantic codes, see [`UniMPConfig`]; set by
+            [`~UniMPProcessor.index_catalog`]. `None`: a token an item.
     """
 
     def __init__(
@@ -85,6 +90,7 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
         periods: Sequence[float] = (),
         max_words: int = 20,
         item_text_length: int = 64,
+        code_sizes: Sequence[int] | None = None,
     ) -> None:
         super().__init__(image_processor, tokenizer)
         if tokenizer.eos_token_id is None:
@@ -103,6 +109,7 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
         self.periods = check_periods(periods)
         self.max_words = max_words
         self.item_text_length = item_text_length
+        self.code_sizes = None if code_sizes is None else list(code_sizes)
         self.catalog = None
         self._check_settings()
 
@@ -154,11 +161,16 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
     # Saving and loading
 
     def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> list[str]:
-        """Write the processor and its catalogue; with `push_to_hub`, upload both."""
+        """Write the processor, its catalogue and latents of that; with `push_to_hub`, upload them."""
         files = super().save_pretrained(save_directory)
         if self.catalog is not None:
             path = Path(save_directory, CATALOG_FILE)
             self.catalog.save(path)
+            files.append(str(path))
+        if self.picture_file is not None:
+            path = Path(save_directory, PICTURE_FILES["latents"])
+            if not path.exists() or not path.samefile(self.picture_file):
+                shutil.copyfile(self.picture_file, path)
             files.append(str(path))
         if push_to_hub:  # not before the catalogue is written
             self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
@@ -170,11 +182,13 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
         processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         names = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
         hub_kwargs = {name: kwargs[name] for name in names if name in kwargs}
-        path = cached_file(
-            pretrained_model_name_or_path, CATALOG_FILE, _raise_exceptions_for_missing_entries=False, **hub_kwargs
+        catalog, pictures = (
+            cached_file(pretrained_model_name_or_path, name, _raise_exceptions_for_missing_entries=False, **hub_kwargs)
+            for name in (CATALOG_FILE, PICTURE_FILES["latents"])
         )
-        if path is not None:
-            processor.catalog = Catalog.load(path)
+        if catalog is not None:
+            processor.catalog = Catalog.load(catalog)
+        processor.picture_file = pictures
         return processor
 
     # Catalogue
@@ -185,6 +199,29 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
             self._item_text[position] = self.format.item_text(self._require_catalog().attributes(position))
         return self._item_text[position]
 
+    @property
+    def level_sizes(self) -> list[int]:
+        """Codes of each level of an item's code, as the model's `config.level_sizes`."""
+        return [len(self._require_catalog())] if self.code_sizes is None else self.code_sizes
+
+    def item_code(self, position: int) -> list[int]:
+        """Rows of the code tokens of a catalogue item, one a level."""
+        if self.code_sizes is None:
+            return [position]
+        codes = self._require_catalog().codes
+        if codes is None or codes[position, 0] < 0:
+            raise ValueError(
+                f"`catalog` has no codes for item {self.catalog.item_ids[position]!r}: call "
+                "`processor.index_catalog(model)` after setting a catalogue or adding items."
+            )
+        starts = [0, *accumulate(self.code_sizes)]
+        return [start + code for start, code in zip(starts, codes[position].tolist(), strict=False)]
+
+    def _new_item_code(self, number: int) -> list[int]:
+        """Rows of the code tokens of the n-th never-seen item of a batch."""
+        first, levels = sum(self.level_sizes), len(self.level_sizes)
+        return list(range(first + number * levels, first + (number + 1) * levels))
+
     # Requests to tensors
 
     def __call__(
@@ -192,7 +229,7 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
         samples: Mapping[str, Any] | Sequence[Mapping[str, Any]],
         task: str | Sequence[str] = "recommend",
         training: bool = False,
-        catalog_features: torch.Tensor | None = None,
+        catalog_features: PictureStore | NoPictures | None = None,
     ) -> BatchFeature:
         """
         Args:
@@ -200,8 +237,9 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
             task (`str` or a sequence of them, one a sample): the request.
             training (`bool`): write the samples' `answer` too (recommend, search: an item id; select: a list of them;
                 rate, explain: the rating and explanation of `item` itself), and return `labels` and `roles`.
-            catalog_features (`torch.Tensor`, *optional*): [`~UniMPProcessor.encode_pictures`] of the catalogue; the
-                batch then has `image_features` instead of `pixel_values`.
+            catalog_features ([`PictureStore`], *optional*): [`~UniMPProcessor.encode_pictures`] of the catalogue; of
+                the pictures that it has, the batch then has `image_features` or `image_latents` instead of
+                `pixel_values`.
 
         Returns:
             `BatchFeature`: left-padded `input_ids`, `attention_mask` (`[batch, tokens]`), `behavior_ids`
@@ -216,17 +254,27 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
             for sample, name in zip(samples, tasks, strict=True)
         ]
         return BatchFeature(
-            self._pad(rows, training) | self._picture_tensors(rows, batch, catalog_features) | self._new_items(batch)
+            self._pad(rows, training) | self._new_items(batch) | self._picture_tensors(rows, batch, catalog_features)
         )
 
     def _encode(
         self, sample: Mapping[str, Any], task: Task, training: bool, batch: Batch, chunk_format: ChunkFormat
     ) -> Tokens:
         check_request(sample, task)
-        instruction = sample.get(INSTRUCTION) or task.instructions[0]
-        prompt = Tokens().add(chunk_format.text(instruction)).add(chunk_format.marker(END_OF_CHUNK))
         # All of them are checked, shown or not: a mistake is told wherever it is.
         history = self._entries(sample[HISTORY], HISTORY, chunk_format)
+        prompt, ending, room = self._frame(sample, task, training, batch, chunk_format)
+        labelled = training and task.reconstructs
+        for chunk in self._history(history, task, labelled, room, batch, chunk_format):
+            prompt.extend(chunk)
+        return prompt.extend(ending)
+
+    def _frame(
+        self, sample: Mapping[str, Any], task: Task, training: bool, batch: Batch, chunk_format: ChunkFormat
+    ) -> tuple[Tokens, Tokens, int]:
+        """What stands before the history and what after it, and how many tokens are left for the history."""
+        instruction = sample.get(INSTRUCTION) or task.instructions[0]
+        prompt = Tokens().add(chunk_format.text(instruction)).add(chunk_format.marker(END_OF_CHUNK))
         ending, num_asked = self._ending(sample, task, training, batch, chunk_format)
         # The answer is not counted: the same history is shown when it is trained on and when it is asked for.
         room = self.max_length - len(prompt) - num_asked
@@ -235,10 +283,11 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
                 f"`max_length` is {self.max_length} tokens, but the request alone takes {len(prompt) + num_asked}: "
                 "raise `max_length`, or shorten `item_text_length` or the number of candidates."
             )
-        labelled = training and task.reconstructs
-        for chunk in self._history(history, task, labelled, room, batch, chunk_format):
-            prompt.extend(chunk)
-        return prompt.extend(ending)
+        return prompt, ending, room
+
+    def _in_full(self, age: int, task: Task) -> bool:
+        """Whether a history item is shown in full, with so many more recent ones."""
+        return task.full_history or self.full_chunks is None or age < self.full_chunks
 
     def _history(
         self,
@@ -252,7 +301,7 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
         """The most recent chunks that fit into `room`, oldest first. What is older than these is not looked up."""
         chunks: list[Tokens] = []
         for age, entry in enumerate(reversed(entries[-task.max_history :] if task.max_history else entries)):
-            full = task.full_history or self.full_chunks is None or age < self.full_chunks
+            full = self._in_full(age, task)
             is_new = entry.position is None  # has no code to predict
             event = self._event(entry, full, batch, chunk_format)
             chunk = chunk_format.chunk(
@@ -283,8 +332,8 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
             ending.add(chunk_format.marker(ITEM))
         num_asked = len(ending)
         if training:
-            for code in self._answers(sample, task, candidates):
-                ending.add(chunk_format.code(code), ITEM_ROLE)
+            for position in self._answers(sample, task, candidates):
+                ending.add(chunk_format.code(self.item_code(position)), ITEM_ROLE)
             if task.asks == CANDIDATES:
                 ending.add(chunk_format.marker(END_OF_CHUNK), ITEM_ROLE)
         return ending, num_asked
@@ -303,7 +352,7 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
         return chunk_format.chunk(event, task, full=True, labelled=True), len(asked)
 
     def _answers(self, sample: Mapping[str, Any], task: Task, candidates: list[Entry]) -> list[int]:
-        """Codes of the item answer to train with."""
+        """Positions of the items of the answer to train with."""
         answer = sample.get(ANSWER_KEY)
         if task.asks != CANDIDATES:
             if not isinstance(answer, str):
@@ -353,15 +402,15 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
 
     def _event(self, entry: Entry, full: bool, batch: Batch, chunk_format: ChunkFormat) -> Event:
         """Look up what a chunk shows: of a code alone, nothing."""
-        code, text_ids, image = entry.position, (), None
-        if code is None:
+        position, text_ids, image = entry.position, (), None
+        if position is None:
             image = None if entry.image is None else batch.new_image(entry.image)
             text_ids = chunk_format.item_text(entry.attributes)
-            code = len(self.catalog) + batch.new_item(text_ids, image)
-        elif full:
-            text_ids = self.item_text_ids(code)
-            image = batch.catalog_image(code) if self.catalog.has_image(code) else None
-        return Event(code, text_ids, image, **entry.event)
+            return Event(self._new_item_code(batch.new_item(text_ids, image)), text_ids, image, **entry.event)
+        if full:
+            text_ids = self.item_text_ids(position)
+            image = batch.catalog_image(position) if self.catalog.has_image(position) else None
+        return Event(self.item_code(position), text_ids, image, **entry.event)
 
     def _what_happened(self, entry: Mapping[str, Any], chunk_format: ChunkFormat) -> dict[str, Any]:
         rating, behavior = (
@@ -400,25 +449,34 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
         return tensors
 
     def _picture_tensors(
-        self, rows: list[Tokens], batch: Batch, catalog_features: torch.Tensor | None
+        self, rows: list[Tokens], batch: Batch, catalog_features: PictureStore | NoPictures | None
     ) -> dict[str, torch.Tensor]:
+        """The batch's distinct pictures: first those that were encoded before, then the others."""
+        if isinstance(catalog_features, torch.Tensor):
+            raise ValueError("`catalog_features` must be what `processor.encode_pictures` returns, got a tensor.")
         if not batch.images:
             return {}
-        most = max(1, *(len(row.images) for row in rows))
-        index = torch.tensor([row.images + [-1] * (most - len(row.images)) for row in rows])
+        known = {}
         if catalog_features is not None:
-            if len(catalog_features) != len(self.catalog) or not all(isinstance(image, int) for image in batch.images):
-                raise ValueError(
-                    f"`catalog_features` has {len(catalog_features)} rows and can stand in for the pictures of a "
-                    "catalogue of that many items only: encode the catalogue again after adding items, and leave it "
-                    "out for a batch with pictures of never-seen items."
-                )
-            return {"image_features": catalog_features[torch.tensor(batch.images)], "image_index": index}
+            keys = {code: self.catalog.image_key(code) for code in batch.images if isinstance(code, int)}
+            known = {code: key for code, key in keys.items() if key in catalog_features}
+        is_known = [isinstance(image, int) and image in known for image in batch.images]
+        order = sorted(range(len(is_known)), key=lambda number: not is_known[number])
+        numbers = {old: new for new, old in enumerate(order)}
+        most = max(1, *(len(row.images) for row in rows))
+        index = [[numbers[image] for image in row.images] + [-1] * (most - len(row.images)) for row in rows]
+        tensors = {"image_index": torch.tensor(index)}
+        if known:
+            tensors[f"image_{catalog_features.kind}"] = catalog_features[list(known.values())]
         pixels = [
             self._pixel_values(self.catalog.image(image)) if isinstance(image, int) else image
-            for image in batch.images
+            for image in (batch.images[number] for number in order[len(known) :])
         ]
-        return {"pixel_values": torch.cat(pixels), "image_index": index}
+        if pixels:
+            tensors["pixel_values"] = torch.cat(pixels)
+        if batch.new_items:
+            tensors["new_item_image_index"] = torch.tensor([numbers.get(image, -1) for _, image in batch.new_items])
+        return tensors
 
     def _pixel_values(self, picture: Image.Image) -> torch.Tensor:
         # One at a time: at its own size, a batch of photographs may not fit into memory.
@@ -430,8 +488,7 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
         text_ids = torch.full((len(batch.new_items), self.item_text_length), -1)
         for row, (ids, _) in zip(text_ids, batch.new_items, strict=True):
             row[: len(ids)] = torch.tensor(ids, dtype=torch.long)
-        images = torch.tensor([-1 if image is None else image for _, image in batch.new_items])
-        return {"new_item_text_ids": text_ids, "new_item_image_index": images}
+        return {"new_item_text_ids": text_ids, "new_item_image_index": torch.full((len(text_ids),), -1)}
 
     # Answers back
 

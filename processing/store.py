@@ -8,7 +8,7 @@ import logging
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,11 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from datasets import Dataset, DatasetInfo, Features, Image
 from datasets.fingerprint import generate_random_fingerprint
+from huggingface_hub import DatasetCardData
 
 from .catalog_unimp import AVAILABLE
 from .columns_unimp import Columns
+from .dataset_card import read_card
 from .images_unimp import ImageError, resolve_path
 from .table_files import read_table, replace_column, shorten
 
@@ -90,11 +92,13 @@ class Store:
             `user_id` and `item_id` (strings; every item is in `items`), `timestamp` (int64, seconds), and where
             given `rating` (float64, finite or `None`), `explanation`, `query`, `behavior` (strings or `None`).
         report (`StoreReport`): what was left out or altered on the way.
+        card (`DatasetCardData`, *optional*): what the `README.md` of its folder states: name, licence.
     """
 
     items: Dataset
     interactions: Dataset
     report: StoreReport
+    card: DatasetCardData | None = None
 
 
 def read_store(folder: str | Path, rating_range: Range | None = None) -> Store:
@@ -121,7 +125,8 @@ def read_store(folder: str | Path, rating_range: Range | None = None) -> Store:
     """
     _check_range(rating_range)
     folder = Path(folder)
-    return _build(read_table(folder, "items"), read_table(folder, "interactions"), folder, rating_range)
+    store = _build(read_table(folder, "items"), read_table(folder, "interactions"), folder, rating_range)
+    return replace(store, card=read_card(folder))
 
 
 def make_store(items: Dataset, interactions: Dataset, rating_range: Range | None = None) -> Store:

@@ -31,6 +31,7 @@ def test_quickstart(tmp_path, monkeypatch, capsys):
         assert text in printed
     left = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"model.safetensors", "catalog.parquet", "metrics.json", "store.png", "README.md"} <= left
+    assert "license: apache-2.0" in (tmp_path / "out" / "README.md").read_text()
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())["metrics"]
     assert set(metrics) == {"recommend", "search", "rate", "explain", "select"}
     recommend = pipeline("unimp-recommend", model="out", trust_remote_code=True)

@@ -3,7 +3,7 @@
 import logging
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import torch
@@ -14,12 +14,20 @@ from ..processing import Catalog, Columns, UniMPProcessor
 from ..processing.catalog_unimp import AVAILABLE, flatten_value
 from ..processing.store import Store, as_table
 from .item_encoder import item_features
+from .pictures import training_pictures
+
+if TYPE_CHECKING:
+    from .trainer import UniMPTrainingConfig
 
 logger = logging.getLogger(__name__)
 
 
 def continue_with(
-    model: UniMPForConditionalGeneration, processor: UniMPProcessor, store: Store, item_encoder: str | None = None
+    model: UniMPForConditionalGeneration,
+    processor: UniMPProcessor,
+    store: Store,
+    item_encoder: str | None = None,
+    training: "UniMPTrainingConfig | None" = None,
 ) -> tuple[UniMPForConditionalGeneration, UniMPProcessor]:
     """
     Bring the catalogue of a trained model up to a store: items it does not know are added, items that the store has
@@ -33,6 +41,7 @@ def continue_with(
         store ([`Store`]): the items and events to go on with.
         item_encoder (`str`, *optional*): folder or Hub id of the text encoder that the model's item features are of;
             needed where the model has such features and there are new or changed items.
+        training ([`UniMPTrainingConfig`], *optional*): how it trains, see [`build`].
 
     Raises:
         `ValueError`: the events have kinds or ratings that the model was not made for, or `item_encoder` is missing
@@ -59,7 +68,8 @@ def continue_with(
     added = catalog.add(_rows(items, new)) if new else ()
     logger.info("Items of the model: %d added, %d replaced.", len(added), len(codes))
     features = _features(item_encoder, catalog, [*codes, *added], feature_size) if feature_size else None
-    processor.index_catalog(model, codes, features=features)
+    pictures = None if training is None else training_pictures(model, processor, training)
+    processor.index_catalog(model, codes, features=features, pictures=pictures)
     return model, processor
 
 

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from ..processing import TASKS, Catalog, Columns, UniMPProcessor
 from ..processing.catalog_unimp import flatten_attributes
+from ..processing.picture_store_unimp import NoPictures, PictureStore
 from ..processing.pipelines_unimp import UniMPExplainPipeline, UniMPPipeline, UniMPRatePipeline, UniMPSelectPipeline
 from ..processing.store import as_table
 from ..processing.tasks_unimp import ANSWER_KEY, CANDIDATES, ITEM_TO_RATE
@@ -42,11 +43,13 @@ from .text_metrics import distinct, text_measures
 logger = logging.getLogger(__name__)
 
 Metrics = dict[str, float]
-# From requests to a score of every item of the catalogue, `[requests, items]`.
-Scorer = Callable[[list[Sample]], torch.Tensor]
+# From requests to a score of every item of the catalogue, `[requests, items]`; or a [`ListScorer`].
+Scorer = Callable[..., Any]
 
 HEADLINE_CUTOFF = 10
 LIST_LENGTH = 10
+# Semantic codes: so many items are ranked, as recommending ranks them; an answer that is not among them is not found.
+LIST_DEPTH = 50
 # Of lists rather than of hits: not among the figures to show first.
 LIST_METRICS = ("coverage", "gini", "novelty", "diversity")
 
@@ -158,7 +161,15 @@ def rank_answers(
         if task == "recommend":
             for row, sample in zip(left_out, batch, strict=True):
                 row[[catalog.position(item_id) for item_id in seen_items(sample)]] = True
-        ranked = [_rank(score(batch).masked_fill(left_out, -torch.inf), batch, catalog) for score in scorers.values()]
+        columns = _columns(batch, catalog)
+        ranked = []
+        for scorer in scorers.values():
+            if isinstance(scorer, ListScorer):
+                scores, few = scorer(batch, left_out, columns)
+            else:
+                scores = scorer(batch).masked_fill(left_out, -torch.inf)
+                few = scores.gather(1, columns.clamp(min=0)).masked_fill(columns < 0, -torch.inf)
+            ranked.append(_rank(scores, few, columns, left_out))
         return list(zip(*ranked, strict=True))
 
     rows = answer_in_batches(samples, answer, batch_size, f"Evaluating {task}")
@@ -168,41 +179,112 @@ def rank_answers(
     }
 
 
-def _rank(scores: torch.Tensor, samples: list[Sample], catalog: Catalog) -> list[tuple]:
-    """The fields of [`Ranking`] of each row of `scores`, `[samples, items]`."""
-    answers = torch.tensor([[catalog.position(sample[ANSWER_KEY])] for sample in samples])
-    ranks = target_ranks(scores, answers[:, 0])
-    others = [[catalog.position(item_id) for item_id in sample.get(ASIDE, {}).get("others", ())] for sample in samples]
-    most = max(map(len, others))
-    missing = torch.tensor([[False] + [False] * len(row) + [True] * (most - len(row)) for row in others])
-    columns = torch.cat([answers, torch.tensor([row + [0] * (most - len(row)) for row in others]).long()], dim=1)
-    few = scores.gather(1, columns).masked_fill(missing, -torch.inf)
+def _columns(samples: list[Sample], catalog: Catalog) -> torch.Tensor:
+    """Positions of each sample's answer and, after it, its `others`, padded with -1."""
+    rows = [[sample[ANSWER_KEY], *sample.get(ASIDE, {}).get("others", ())] for sample in samples]
+    positions = [torch.tensor([catalog.position(item_id) for item_id in row]) for row in rows]
+    return torch.nn.utils.rnn.pad_sequence(positions, batch_first=True, padding_value=-1)
+
+
+def _rank(scores: torch.Tensor, few: torch.Tensor, columns: torch.Tensor, left_out: torch.Tensor) -> list[tuple]:
+    """
+    The fields of [`Ranking`] of each sample.
+
+    Args:
+        scores: `[samples, items]`.
+        few: `[samples, columns]`, those of `columns` alone.
+        columns: of [`_columns`].
+        left_out: `[samples, items]`, what cannot be an answer.
+    """
     best, lists = scores.topk(min(LIST_LENGTH, scores.shape[1]), dim=1)
     lists = torch.nn.functional.pad(
         lists.masked_fill(best == -torch.inf, -1), (0, LIST_LENGTH - lists.shape[1]), value=-1
     )
-    counts = torch.stack([(scores > -torch.inf).sum(1), (few > -torch.inf).sum(1)])
-    counts[:, np.isinf(ranks)] = 0
-    columns = (ranks, target_ranks(few, torch.zeros(len(few), dtype=torch.long)), lists.numpy(), *counts.numpy())
-    return list(zip(*columns, strict=True))
+    counts = torch.stack([(~left_out).sum(1), (few > -torch.inf).sum(1)])
+    counts *= ~left_out.gather(1, columns[:, :1])[:, 0]
+    first = torch.zeros(len(few), dtype=torch.long)
+    fields = (target_ranks(scores, columns[:, 0]), target_ranks(few, first), lists.numpy(), *counts.numpy())
+    return list(zip(*fields, strict=True))
 
 
 def model_scorer(
-    model: PreTrainedModel, processor: UniMPProcessor, task: str, catalog_features: torch.Tensor | None = None
+    model: PreTrainedModel,
+    processor: UniMPProcessor,
+    task: str,
+    catalog_features: PictureStore | NoPictures | None = None,
 ) -> Scorer:
     """
-    The model's log-probabilities. `catalog_features` are those of [`UniMPProcessor.encode_pictures`], if they are at
-    hand.
+    The model's log-probabilities; of semantic codes the lists that it answers with, see [`ListScorer`].
+    `catalog_features` are those of [`UniMPProcessor.encode_pictures`], if they are at hand.
     """
     model.eval()
 
+    def read(samples: list[Sample]) -> dict[str, torch.Tensor]:
+        requests = [without_answer(sample) for sample in samples]
+        return processor(requests, task=task, catalog_features=catalog_features).to(model.device)
+
+    if model.config.code_sizes is not None:
+        return ListScorer(model, read)
+
     @torch.inference_mode()
     def score(samples: list[Sample]) -> torch.Tensor:
-        requests = [without_answer(sample) for sample in samples]
-        inputs = processor(requests, task=task, catalog_features=catalog_features)
-        return model.score_items(**inputs.to(model.device)).float().cpu()
+        return model.score_items(**read(samples)).float().cpu()
 
     return score
+
+
+@dataclass(frozen=True)
+class ListScorer:
+    """
+    Scores of a model with semantic codes. To score every item takes a token for almost every one of them: of the whole
+    catalogue only the first `LIST_DEPTH` items that beam search finds are scored, as whoever asks gets them.
+
+    Attributes:
+        model ([`UniMPForConditionalGeneration`]): the model.
+        read (`Callable`): from requests to its inputs.
+    """
+
+    model: PreTrainedModel
+    read: Callable[[list[Sample]], dict[str, torch.Tensor]]
+
+    @torch.inference_mode()
+    def __call__(
+        self, samples: list[Sample], left_out: torch.Tensor, columns: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Args:
+            samples: the requests.
+            left_out (`torch.BoolTensor` of shape `(samples, items)`): what cannot be an answer.
+            columns (`torch.LongTensor` of shape `(samples, columns)`): positions of items, padded with -1.
+
+        Returns:
+            Scores of all items, -inf for those that are not among the first, and exact ones of `columns`.
+        """
+        state = self.model.read_prompt(**self.read(samples))
+        # Whichever of the two is shorter says what may be answered.
+        exclude = left_out.sum(1).max() <= (~left_out).sum(1).max()
+        listed = _positions(left_out if exclude else ~left_out).to(self.model.device)
+        which = {"exclude": listed} if exclude else {"candidates": listed}
+        best, items = (tensor.cpu() for tensor in self.model.rank_from(state, LIST_DEPTH, **which))
+        scores = torch.full(left_out.shape, -torch.inf)
+        scores.scatter_reduce_(1, items.clamp(min=0), best.float(), "amax")
+        columns = columns.masked_fill(left_out.gather(1, columns.clamp(min=0)), -1)
+        number = columns.shape[1]  # as many beams: none is lost
+        best, items = (
+            tensor.cpu()
+            for tensor in self.model.rank_from(
+                state, number, candidates=columns.to(self.model.device), beam_width=number
+            )
+        )
+        found = (items[:, :, None] == columns[:, None]) & (items >= 0)[..., None]
+        few = torch.where(found, best.float()[..., None], -torch.inf).amax(1)
+        return scores, few
+
+
+def _positions(chosen: torch.Tensor) -> torch.Tensor:
+    """`[samples, items]` of true and false to positions of the true ones, padded with -1."""
+    rows = [row.nonzero()[:, 0] for row in chosen]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1)
 
 
 def evaluate_ranking(
@@ -211,9 +293,12 @@ def evaluate_ranking(
     samples: Sequence[Sample],
     task: str,
     batch_size: int = 64,
-    catalog_features: torch.Tensor | None = None,
+    catalog_features: PictureStore | NoPictures | None = None,
 ) -> np.ndarray:
-    """Rank of every sample's answer among the whole catalogue, `[samples]`; see [`rank_answers`]."""
+    """
+    Rank of every sample's answer among the whole catalogue, `[samples]`; see [`rank_answers`]. Infinite for an answer
+    that a model with semantic codes does not find among its first `LIST_DEPTH`.
+    """
     scorers = {"model": model_scorer(model, processor, task, catalog_features)}
     return rank_answers(scorers, samples, task, processor.catalog, batch_size=batch_size)["model"].ranks
 
@@ -279,7 +364,7 @@ def _answers(
     pipe: UniMPPipeline,
     samples: Sequence[Sample],
     batch_size: int,
-    catalog_features: torch.Tensor | None,
+    catalog_features: PictureStore | NoPictures | None,
     known: Callable[[Sample], Any],
 ) -> tuple[list[Any], list[Any]]:
     """What a pipeline answers to every sample, and what was `known` of it."""
@@ -302,7 +387,7 @@ def evaluate_ratings(
     fallback: float,
     task: str = "rate",
     batch_size: int = 64,
-    catalog_features: torch.Tensor | None = None,
+    catalog_features: PictureStore | NoPictures | None = None,
 ) -> tuple[dict[str, Measured], Metrics]:
     """
     RMSE and MAE; in explain also `unreadable`, how often the text had no rating, which then counts as `fallback`, and
@@ -333,7 +418,7 @@ def evaluate_selection(
     processor: UniMPProcessor,
     samples: Sequence[Sample],
     batch_size: int = 64,
-    catalog_features: torch.Tensor | None = None,
+    catalog_features: PictureStore | NoPictures | None = None,
 ) -> dict[str, Measured]:
     """Precision, recall and F1 of the chosen candidates."""
     pipe = UniMPSelectPipeline(model=model.eval(), processor=processor, device=model.device)
@@ -372,7 +457,7 @@ def evaluate(
     train: Dataset,
     tasks: Sequence[str],
     history_window: int = MixtureSettings.history_window,
-    catalog_features: torch.Tensor | None = None,
+    catalog_features: PictureStore | NoPictures | None = None,
 ) -> dict[str, dict[str, Metrics]]:
     """
     [`evaluate_tasks`], figures alone.
@@ -396,7 +481,7 @@ def evaluate_tasks(
     batch_size: int = 64,
     seed: int = 0,
     history_window: int = MixtureSettings.history_window,
-    catalog_features: torch.Tensor | None = None,
+    catalog_features: PictureStore | NoPictures | None = None,
 ) -> dict[str, TaskResult]:
     """
     Every task on the rows of `test`, beside what needs no model. What the figures mean is up to the split: in

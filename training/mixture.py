@@ -16,6 +16,7 @@ from torch.utils.data import Sampler
 
 from ..processing import TASKS, Columns, UniMPProcessor
 from ..processing.chunks_unimp import ITEM_ROLE, NO_ROLE, TEXT_ROLES
+from ..processing.picture_store_unimp import NoPictures, PictureStore
 from ..processing.tasks_unimp import CANDIDATES
 
 logger = logging.getLogger(__name__)
@@ -49,10 +50,24 @@ class MixtureSettings:
     dense: bool = True
 
 
+class Events(Sequence[Event]):
+    """The events of a row, oldest first; each is put together when it is asked for: an example shows only a few."""
+
+    def __init__(self, row: Mapping[str, Any]) -> None:
+        self._columns = {name: values for name, values in row.items() if name != Columns.USER_ID}
+
+    def __len__(self) -> int:
+        return len(self._columns[Columns.ITEM_ID])
+
+    def __getitem__(self, index: int | slice) -> Event | list[Event]:
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        return {name: values[index] for name, values in self._columns.items()}
+
+
 def read_sequence(row: Mapping[str, Any]) -> list[Event]:
     """A row of a sequence data set as a list of events, oldest first."""
-    columns = [name for name in row if name != Columns.USER_ID]
-    return [dict(zip(columns, values, strict=True)) for values in zip(*(row[name] for name in columns), strict=True)]
+    return Events(row)[:]
 
 
 def usable_targets(events: Sequence[Event], task: str) -> list[int]:
@@ -63,6 +78,8 @@ def usable_targets(events: Sequence[Event], task: str) -> list[int]:
         "rate": (Columns.RATING,),
         "explain": (Columns.RATING, Columns.EXPLANATION),
     }.get(task, ())
+    if not needed:
+        return list(range(first, len(events)))
     return [
         position for position in range(first, len(events)) if all(_is_given(events[position].get(c)) for c in needed)
     ]
@@ -130,21 +147,24 @@ def lay_out_examples(
     Every training example of every pass over the people, in advance: per person and pass `task_rates[task]` examples
     of each task that their events allow, and of `DENSE_TASKS` as many times that as it takes to cover their history.
 
-    A row is a person, a task, the most events it can show and a seed that settles the rest (target, wording,
+    A row is a person, a task, the events that its history has and a seed that settles the rest (target, wording,
     candidates), so that a resumed run sees what the interrupted one would have seen, however many processes read it.
     """
-    rows, lengths, rng = [], [], random.Random(seed)
+    rows, choices, rng = [], [], random.Random(seed)
     for user, sequence in enumerate(sequences):
         events = read_sequence(sequence)
         for task, rate in task_rates.items():
-            if usable_targets(events, task):
+            if targets := _targets(events, task, settings):
                 windows = -(-len(events) // max(1, settings.history_window)) if task in DENSE_TASKS else 1
                 count = rate * windows * num_passes
                 rows += [(user, task)] * int(count + rng.random())  # the fraction left over, by chance
-                lengths += [min(len(events), settings.history_window)] * (len(rows) - len(lengths))
+                choices += [targets] * (len(rows) - len(choices))
     users, tasks = zip(*rows, strict=True) if rows else ((), ())
     _report(tasks, task_rates)
     seeds = [rng.getrandbits(62) for _ in rows]
+    # What a seed settles first is the event that an example ends with, see `_draw_sample`.
+    ends = (random.Random(seed).choice(targets) for targets, seed in zip(choices, seeds, strict=True))
+    lengths = [min(end, settings.history_window) for end in ends]
     examples = Dataset.from_dict({"user": users, "task": tasks, "length": lengths, "seed": seeds})
     return examples.with_transform(partial(_draw, sequences=sequences, item_ids=item_ids, settings=settings))
 
@@ -162,19 +182,24 @@ def _draw(
 ) -> dict[str, list]:
     """The transform of [`lay_out_examples`]: rows to what [`UniMPCollator`] takes."""
     samples = [
-        _draw_sample(read_sequence(sequences[user]), task, item_ids, random.Random(seed), settings)
+        _draw_sample(Events(sequences[user]), task, item_ids, random.Random(seed), settings)
         for user, task, seed in zip(rows["user"], rows["task"], rows["seed"], strict=True)
     ]
     return {"task": rows["task"], "sample": samples}
 
 
-def _draw_sample(
-    events: list[Event], task: str, item_ids: Sequence[str], rng: random.Random, settings: MixtureSettings
-) -> dict[str, Any]:
+def _targets(events: Sequence[Event], task: str, settings: MixtureSettings) -> list[int]:
+    """Positions of the events that a training example of `task` may end with."""
     targets = usable_targets(events, task)
     if task in DENSE_TASKS and settings.dense:
         targets = [target for target in targets if target >= settings.history_window] or targets[-1:]
-    target = rng.choice(targets)
+    return targets
+
+
+def _draw_sample(
+    events: Sequence[Event], task: str, item_ids: Sequence[str], rng: random.Random, settings: MixtureSettings
+) -> dict[str, Any]:
+    target = rng.choice(_targets(events, task, settings))  # first of all: `lay_out_examples` counts on it
     hidden = HIDEABLE if rng.random() < settings.behavior_dropout else ()
     sample = make_sample(events, target, task, item_ids, rng, settings)
     history = [{key: value for key, value in event.items() if key not in hidden} for event in sample["history"]]
@@ -189,7 +214,7 @@ class AlikeBatchesSampler(Sampler[int]):
 
     Args:
         tasks (`Sequence[str]`): task of each example.
-        lengths (`Sequence[int]`): most events each example can show.
+        lengths (`Sequence[int]`): events of each example's history.
         batch_size (`int`): examples a batch.
         seed (`int`): of the order; the same in every process and in a resumed run.
     """
@@ -224,8 +249,9 @@ class UniMPCollator:
         processor ([`UniMPProcessor`]): writes the chunks.
         task_weights (`dict[str, float]`): weight of each task's tokens; 1 where not given.
         role_weights (`dict[str, float]`): weight of `item`, `rating` and `explanation` tokens; 1 where not given.
-        num_later (`int`, defaults to 0): how many items after the next one are to be expected too.
-        catalog_features (`torch.Tensor`, *optional*): [`UniMPProcessor.encode_pictures`] of the catalogue.
+        num_later (`int`, defaults to 0): how many items after the next one are to be expected too; of each the first
+            token.
+        catalog_features ([`PictureStore`], *optional*): [`UniMPProcessor.encode_pictures`] of the catalogue.
     """
 
     ROLES = {ITEM_ROLE: "item"} | {role: column for column, role in TEXT_ROLES.items()}
@@ -236,7 +262,7 @@ class UniMPCollator:
         task_weights: Mapping[str, float],
         role_weights: Mapping[str, float],
         num_later: int = 0,
-        catalog_features: torch.Tensor | None = None,
+        catalog_features: PictureStore | NoPictures | None = None,
     ) -> None:
         self.processor = processor
         self.task_weights = task_weights
@@ -259,6 +285,8 @@ class UniMPCollator:
         if self.num_later:
             sets = torch.tensor([TASKS[task].asks == CANDIDATES for task in tasks])  # whose order means nothing
             is_item = (batch["roles"] == ITEM_ROLE) & ~sets[:, None]
+            # An item's first token tells what it is like; the others mean something only after that one.
+            is_item &= batch["labels"] < self.processor.format.first_item_id + self.processor.level_sizes[0]
             batch["later_labels"] = later_items(batch["labels"], is_item, self.num_later)
         return dict(batch)
 

@@ -3,8 +3,9 @@
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
+from functools import partial
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -32,6 +33,11 @@ from ..processing.tasks_unimp import ANSWER_LENGTH, check_prompt_length
 from .continued import continue_with
 from .item_encoder import item_features
 from .item_start import cooccurrence_rows
+from .pictures import training_pictures
+from .semantic_codes import MAX_ATOMIC_ITEMS, code_report, default_code_sizes, describe_codes, fit_codebooks
+
+if TYPE_CHECKING:
+    from .trainer import UniMPTrainingConfig
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +48,7 @@ SIZES += ("prompt_length", "item_text_length")
 CHOICES = {
     "order": ("code_first", "code_last"),
     "visual_scope": ("last", "all"),
+    "item_codes": ("auto", "atomic", "semantic"),
     "item_start": ("random", "cooccurrence"),
 }
 
@@ -65,6 +72,10 @@ class ModelArguments:
     vocab_size: int = field(default=2000, metadata={"help": "Largest text vocabulary of the tiny decoder."})
     image_size: int = field(default=64, metadata={"help": "Pictures are resized to this many pixels, square."})
     item_dropout: float = field(default=0.1, metadata={"help": "How often an item is known by its content alone."})
+    new_item_bias: float = field(
+        default=0.0,
+        metadata={"help": "Added to the score of items that join the trained model, so that they are seen."},
+    )
     cross_attention_every: int = field(
         default=1, metadata={"help": "Cross-attention before every n-th layer; 0 for none."}
     )
@@ -85,11 +96,25 @@ class ModelArguments:
         },
     )
     item_text_length: int = field(default=64, metadata={"help": "Tokens of an item's text."})
+    item_codes: str = field(
+        default="auto",
+        metadata={
+            "help": "`atomic`: one token an item, with a row of its own; `semantic`: several tokens, of which items "
+            f"that are alike share the first ones. `auto`: atomic up to {MAX_ATOMIC_ITEMS:,} items."
+        },
+    )
+    code_sizes: list[int] | None = field(
+        default=None,
+        metadata={
+            "help": "How many codes each level of a semantic code has; the last level only tells apart items that "
+            "share all others. By default chosen by the number of items, such as 256 256 256 256 for 12,000."
+        },
+    )
     item_start: str = field(
         default="random",
         metadata={
             "help": "Where the learned part of the items' codes starts: `random`, or `cooccurrence`, with which items "
-            "that people choose close together start alike."
+            "that people choose close together start alike; a code that several items share, at their mean."
         },
     )
 
@@ -101,6 +126,8 @@ class ModelArguments:
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"`{name}` must be one of {', '.join(choices)}, got {getattr(self, name)!r}.")
+        if self.code_sizes is not None and self.item_codes == "atomic":
+            raise ValueError(f"`code_sizes` {self.code_sizes} have no use with `item_codes` atomic: leave one out.")
         for name in SIZES:
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
@@ -207,7 +234,10 @@ def _kinds(interactions: Dataset) -> list[str]:
 
 
 def build(
-    store: Store, arguments: ModelArguments, train: Dataset | None = None
+    store: Store,
+    arguments: ModelArguments,
+    train: Dataset | None = None,
+    training: "UniMPTrainingConfig | None" = None,
 ) -> tuple[UniMPForConditionalGeneration, UniMPProcessor]:
     """
     Model and processor for a store, as `arguments` say: one to continue from (see [`continue_with`]), one on
@@ -219,19 +249,26 @@ def build(
         arguments ([`ModelArguments`]): what to build.
         train (`datasets.Dataset`, *optional*): the sequences that will be trained on. A new tokenizer learns from the
             items and from what people wrote there, and from nothing held out; from all events without it.
+        training ([`UniMPTrainingConfig`], *optional*): how it will be trained: what training needs of the pictures is
+            then kept for it, so that they are encoded once.
     """
     if arguments.model is not None:
-        return continue_with(*load(arguments.model), store, arguments.item_encoder)
+        return continue_with(*load(arguments.model), store, arguments.item_encoder, training)
     catalog = Catalog(as_table(store.items))
     catalog.embed_images()
     features = None
     if arguments.item_encoder is not None:
         features = item_features(arguments.item_encoder, catalog, range(len(catalog)))
     new_part = _new_part(store, arguments) | {"item_feature_size": 0 if features is None else features.shape[1]}
+    new_part["code_sizes"] = sizes = _code_sizes(arguments, len(catalog))
     build_new = _build_tiny if arguments.vision is None else _build_on_backbones
     model, processor = build_new(store, arguments, new_part, train)
     processor.catalog = catalog
-    processor.index_catalog(model, features=features)
+    pictures = None if training is None else training_pictures(model, processor, training)
+    fit_codes = partial(fit_codebooks, code_sizes=sizes)
+    processor.index_catalog(model, features=features, fit_codes=fit_codes, pictures=pictures)
+    if sizes is not None:
+        logger.info("%s", describe_codes(code_report(model.model.item_codes)))
     if arguments.item_start == "cooccurrence" and train is not None:
         _start_items(model, cooccurrence_rows(train, catalog, model.get_input_embeddings().embedding_dim))
     return model, processor
@@ -239,9 +276,30 @@ def build(
 
 @torch.no_grad()
 def _start_items(model: UniMPForConditionalGeneration, rows: torch.Tensor) -> None:
+    if model.model.item_codes is not None:
+        rows = _mean_rows(rows, model.model.item_codes.codes, model.config)
     known = rows.any(dim=-1).nonzero()[:, 0]
     for module in model.row_modules():
         module.learned[known, : rows.shape[1]] = (rows[known] * model.config.initializer_range).to(module.learned)
+
+
+def _mean_rows(rows: torch.Tensor, codes: torch.Tensor, config: UniMPConfig) -> torch.Tensor:
+    """Of rows of items, the mean of those that share a code, `[config.num_code_rows, size]`, scaled as they were."""
+    known = rows.any(dim=-1)
+    places = (codes + codes.new_tensor(config.level_starts))[known].flatten().long()
+    sums = rows.new_zeros(config.num_code_rows, rows.shape[1])
+    sums.index_add_(0, places, rows[known].repeat_interleave(config.code_levels, dim=0))
+    means = sums / places.bincount(minlength=len(sums)).clamp(min=1)[:, None]
+    return means / means[means.any(dim=-1)].square().mean().sqrt().clamp(min=1e-6)
+
+
+def _code_sizes(arguments: ModelArguments, num_items: int) -> list[int] | None:
+    """`None` for atomic codes."""
+    if arguments.code_sizes is not None:
+        return arguments.code_sizes
+    if arguments.item_codes == "semantic" or (arguments.item_codes == "auto" and num_items > MAX_ATOMIC_ITEMS):
+        return default_code_sizes(num_items)
+    return None
 
 
 def load(folder: str) -> tuple[UniMPForConditionalGeneration, UniMPProcessor]:
@@ -255,6 +313,7 @@ def _new_part(store: Store, arguments: ModelArguments) -> dict[str, Any]:
         "num_behaviors": FIRST_KIND + len(_kinds(store.interactions)),
         "item_text_length": arguments.item_text_length,
         "item_dropout": arguments.item_dropout,
+        "new_item_bias": arguments.new_item_bias,
         "cross_attention_every": arguments.cross_attention_every,
         "num_latents": arguments.num_latents,
         "visual_scope": arguments.visual_scope,

@@ -22,7 +22,9 @@ from ..processing.splits import Split
 from ..processing.store import Store, as_table
 from .continued import continue_with
 from .evaluation import describe_split, evaluate, headline
+from .pictures import training_pictures
 from .recipe import ModelArguments, build, load
+from .semantic_codes import code_report
 from .trainer import UniMPTrainer, UniMPTrainingConfig
 
 logger = logging.getLogger(__name__)
@@ -94,12 +96,13 @@ def run(
     set_seed(training.seed)
     checkpoint = _last_checkpoint(training.output_dir) if resume else None
     if checkpoint is None:
-        model, processor = build(_without_items(store, split.new_items), model_arguments, split.train)
+        model, processor = build(_without_items(store, split.new_items), model_arguments, split.train, training)
     else:
         model, processor = load(checkpoint)
     stop = StopOnInterrupt()
     validation = None if training.eval_strategy == "no" else split.validation
     trainer = UniMPTrainer(model, training, processor, split.train, eval_dataset=validation, callbacks=[stop])
+    trainer.store = store
     logger.info("Training on %s examples of %s people ...", f"{len(trainer.train_dataset):,}", f"{len(split.train):,}")
     start = time.perf_counter()
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -107,12 +110,11 @@ def run(
     if stop.interrupted:
         logger.warning("Interrupted at step %d. Go on with --resume.", trainer.state.global_step)
         return None
-    tasks, features = list(training.task_rates), trainer.data_collator.catalog_features
     if split.new_items:  # known from now on by their content alone
-        continue_with(model, processor, store, model_arguments.item_encoder)
-        features = processor.encode_pictures(model) if training.cache_pictures else None
+        continue_with(model, processor, store, model_arguments.item_encoder, training)
     trainer.save_model()
-    metrics = evaluate(model, processor, split.test, split.train, tasks, training.history_window, features)
+    tasks, pictures = list(training.task_rates), training_pictures(model, processor, training, latents=True)
+    metrics = evaluate(model, processor, split.test, split.train, tasks, training.history_window, pictures)
     trainer.evaluation_metrics = {task: headline(systems["model"]) for task, systems in metrics.items()}
     trainer.evaluation_split = describe_split(split.name)
     trainer.create_model_card()
@@ -122,6 +124,8 @@ def run(
             "test_people": len(split.test.unique(Columns.USER_ID)),
             "seconds": seconds,
         }
+        if model.model.item_codes is not None:
+            report["item_codes"] = code_report(model.model.item_codes)
         report["metrics"] = metrics
         Path(training.output_dir, "metrics.json").write_text(json.dumps(report, indent=2), encoding="utf-8")
     return Result(model, processor, seconds, metrics, trainer.evaluation_split)

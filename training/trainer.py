@@ -16,9 +16,11 @@ from transformers import PreTrainedModel
 from trl import SFTConfig, SFTTrainer
 
 from ..processing import TASKS, UniMPProcessor
+from ..processing.store import Store
 from .card import write_model_card
 from .loss import token_weighted_loss
 from .mixture import AlikeBatchesSampler, MixtureSettings, UniMPCollator, lay_out_examples
+from .pictures import training_pictures
 
 logger = logging.getLogger(__name__)
 
@@ -89,8 +91,8 @@ class UniMPTrainingConfig(SFTConfig):
     cache_pictures: bool = field(
         default=True,
         metadata={
-            "help": "Encode the catalogue's pictures once and keep their features in memory. Turn it off if they do "
-            "not fit: each batch then encodes its own."
+            "help": "Encode the catalogue's pictures once and keep what that gives in `output_dir`, where training "
+            "and pipelines read what they need. Turned off, each batch encodes its own."
         },
     )
     num_train_epochs: float = field(default=1.0, metadata={"help": "Leave at 1, see `num_passes`."})
@@ -212,10 +214,11 @@ class UniMPTrainer(SFTTrainer):
             peft_config=peft_config,
             **kwargs,
         )
-        if args.cache_pictures:  # now that the model is on its device
-            self.data_collator.catalog_features = processing_class.encode_pictures(model)
+        processing_class.picture_file = None  # of latents that will not be this model's any more
+        self.data_collator.catalog_features = training_pictures(model, processing_class, args)
         self.evaluation_metrics: dict[str, Any] = {}
         self.evaluation_split = "held-out events"
+        self.store: Store | None = None  # whose data it is, for the model card
         trained = sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
         logger.info("%s parameters train.", f"{trained:,}")
 
@@ -270,7 +273,7 @@ class UniMPTrainer(SFTTrainer):
         """Write the model card, with `evaluation_metrics` once they are there."""
         if self.is_world_process_zero():
             folder, metrics = Path(self.args.output_dir), self.evaluation_metrics
-            write_model_card(folder, self.model, self.args, metrics, self.evaluation_split)
+            write_model_card(folder, self.model, self.args, metrics, self.evaluation_split, self.store)
 
 
 def _layout(args: UniMPTrainingConfig, processor: UniMPProcessor) -> Callable[..., Dataset]:

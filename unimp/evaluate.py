@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import random
 import re
 import sys
@@ -36,8 +37,6 @@ from .training.recipe import load
 logger = logging.getLogger(__name__)
 
 RESULTS_FILE, RANKS_FILE, TABLE_FILE = "results.json", "ranks.npz", "table.md"
-# Pictures' features are kept in memory up to so many bytes; beyond it each batch encodes its own.
-MOST_FEATURE_BYTES = 2 * 2**30
 
 
 @dataclass(kw_only=True)
@@ -152,7 +151,7 @@ def evaluate_model(options: EvaluateArguments, device: Any = "cpu") -> tuple[dic
         batch_size=options.batch_size,
         seed=options.seed,
         history_window=options.history_window,
-        catalog_features=picture_features(model, processor),
+        catalog_features=_pictures(model, processor, options),
     )
     if not by_task:
         raise ValueError(f"`dataset` {options.dataset} has nobody with an answer to {', '.join(options.tasks)}.")
@@ -219,7 +218,9 @@ def _warn_of_another_split(model: str, split: str) -> None:
 
 
 def _warn_of_trained_items(model: PreTrainedModel, processor: UniMPProcessor, split: Split) -> None:
-    """An item that was added after training has nothing learned in its row."""
+    """An item that was added after training has nothing learned in its row; semantic codes have none of their own."""
+    if model.config.code_sizes is not None:
+        return
     codes = [processor.catalog.position(item_id) for item_id in split.new_items]
     if trained := int(model.model.item_rows.learned[codes].any(dim=-1).sum()):
         logger.warning(
@@ -252,15 +253,16 @@ def add_items(model: PreTrainedModel, processor: UniMPProcessor, store: Store, i
     return len(table)
 
 
-def picture_features(model: PreTrainedModel, processor: UniMPProcessor) -> Any:
-    """[`UniMPProcessor.encode_pictures`], or `None` where there is no picture or too much to hold in memory."""
-    catalog = processor.catalog
-    pictured = next((code for code in range(len(catalog)) if catalog.has_image(code)), None)
-    if pictured is None:
+def _pictures(model: PreTrainedModel, processor: UniMPProcessor, options: EvaluateArguments) -> Any:
+    """
+    Latents of the pictures, beside the model, or with the results if nothing can be written there; `None` where no
+    task shows any.
+    """
+    if not processor.shows_pictures(options.tasks):
         return None
-    pixels = processor.image_processor(images=[catalog.image(pictured)], return_tensors="pt")["pixel_values"]
-    one = model.get_image_features(pixels.to(model.device))
-    return processor.encode_pictures(model) if 4 * one.numel() * len(catalog) <= MOST_FEATURE_BYTES else None
+    if os.access(options.model, os.W_OK):
+        return processor.encode_pictures(model, options.model, latents=True)
+    return processor.encode_pictures(model, _output_dir(options), latents=True, replace=True)
 
 
 def write_results(results: Mapping[str, Any], by_task: Mapping[str, TaskResult], folder: Path) -> None:

@@ -1,6 +1,9 @@
 """`unimp quickstart`: the whole job on the built-in demo store."""
 
+from dataclasses import replace
 from pathlib import Path
+
+from huggingface_hub import DatasetCardData
 
 from .processing.demo_store import build_demo_store, draw_sheet
 from .processing.pipelines_unimp import UniMPRecommendPipeline
@@ -11,6 +14,9 @@ from .training.evaluation import held_out_samples
 from .training.recipe import ModelArguments
 from .training.run import run
 from .training.trainer import UniMPTrainingConfig
+
+# Drawn by this package, pictures and people alike.
+DEMO_CARD = DatasetCardData(pretty_name="UniMP's demo store", license="apache-2.0")
 
 
 def model_arguments() -> ModelArguments:
@@ -41,7 +47,7 @@ def quickstart(output_dir: Path, seed: int = 0, resume: bool = False) -> int:
     items, interactions = build_demo_store(seed=seed)
     output_dir.mkdir(parents=True, exist_ok=True)
     draw_sheet(items, output_dir / "store.png")
-    store = make_store(items, interactions)
+    store = replace(make_store(items, interactions), card=DEMO_CARD)
     split = make_split(store, "user_holdout")
     result = run(store, split, model_arguments(), training_config(output_dir, seed), resume=resume)
     if result is None:

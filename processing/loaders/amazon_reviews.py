@@ -33,7 +33,7 @@ EDITIONS = ("2014", "2018", "2023")
 SEARCH = SearchColumns(words=("categories", "brand"), kind="categories", detail="brand")
 SOURCE = Source(
     homepage="https://amazon-reviews-2023.github.io/",
-    license_name="amazon-reviews",
+    license_name="unknown",  # so that nobody passes the pictures on unaware
     license_text="Published for research without a licence of its own, with the request to cite the papers (He and "
     "McAuley, 2016; Ni, Li and McAuley, 2019; Hou et al., 2024). Reviews and pictures belong to their authors and "
     "sellers.",

@@ -10,7 +10,17 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FOLDERS = [ROOT / "modeling_unimp", ROOT / "processing"]
 TRAVELLING = sorted(path for folder in FOLDERS for path in folder.glob("*_unimp.py"))
-THERE = {"torch", "transformers", "huggingface_hub", "PIL", "pyarrow", "numpy", *sys.stdlib_module_names}
+THERE = {
+    "torch",
+    "transformers",
+    "huggingface_hub",
+    "PIL",
+    "pyarrow",
+    "numpy",
+    "safetensors",
+    "filelock",
+    *sys.stdlib_module_names,
+}
 
 
 def failing_imports(code: str, siblings: set[str]) -> list[str]:

@@ -202,7 +202,7 @@ def test_a_label_follows_a_token_after_which_its_kind_is_predicted(model, task, 
         is_item = batch["roles"][:, 1:] == ITEM_ROLE
         labelled = labels != -100
         assert labelled.any()
-        assert torch.equal(model._precedes_item(before)[labelled], is_item[labelled])
+        assert torch.equal(model._next_levels(before)[labelled] >= 0, is_item[labelled])
         text = labels[labelled & ~is_item]
         assert (text < processor.text_vocab_size).all()
         assert (
@@ -214,7 +214,7 @@ def test_a_label_follows_a_token_after_which_its_kind_is_predicted(model, task, 
         assert loss < 1e4  # no label is among what its position rules out
         asked = processor(random_request(task, seed, processor), task=task)
         answers_with_item = TASKS[task].answer == "item"
-        assert model._precedes_item(asked["input_ids"])[0, -1] == answers_with_item
+        assert (model._next_levels(asked["input_ids"])[0, -1] >= 0) == answers_with_item
 
 
 # Behaviours
@@ -517,7 +517,7 @@ def test_tokens_keep_their_sides_together():
 
 
 def test_a_compact_chunk_is_the_code_alone(processor):
-    event = Event(code=3, text_ids=[5, 6], image=0, rating=5.0)
+    event = Event(code=[3], text_ids=[5, 6], image=0, rating=5.0)
     chunk = processor.format.chunk(event, TASKS["recommend"], full=False, labelled=True)
     assert (chunk.ids, chunk.images, chunk.roles) == ([processor.format.first_item_id + 3], [], [ITEM_ROLE])
     assert chunk.behaviors == [(FIRST_RATING + 9, 0, 0, 0)]

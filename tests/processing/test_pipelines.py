@@ -141,6 +141,43 @@ def test_removed_items_are_never_returned():
             assert sorted(ids(answer)) == sorted({"shirt", "shoes", "scarf", "coat", "socks", "belt"})
 
 
+def test_a_filter_of_the_shop_is_kept_exactly(recommend, shared):
+    catalog = shared[1].catalog
+    request = {"history": ["shirt", "hat"]}
+    scores = {entry["item_id"]: entry["score"] for entry in recommend(request, top_k=8, exclude_seen=False)}
+    for candidates in (["coat", "belt", "hat", "coat"], ("gloves",), [], list(catalog.item_ids)):
+        answer = recommend(request, top_k=8, candidates=candidates)
+        left = set(candidates) - {"shirt", "hat"}
+        assert ids(answer) == sorted(left, key=lambda item_id: -scores[item_id])
+        assert all(entry["score"] == pytest.approx(scores[entry["item_id"]], abs=1e-5) for entry in answer)
+        assert set(ids(recommend(request, candidates=candidates, exclude_seen=False))) == set(candidates)
+    answers = recommend([request, {"history": ["coat"]}], batch_size=2, candidates=["coat", "hat"])
+    assert [ids(answer) for answer in answers] == [["coat"], ["hat"]]
+    search = make_pipeline("search", *shared, candidates=["hat", "belt"])
+    assert set(ids(search(request | {"query": "hat"}))) == {"hat", "belt"}
+
+
+@pytest.mark.parametrize(
+    ("candidates", "shown"), [(["coat", "cap"], "'cap'"), ("coat", "'coat'"), (5, "5"), ([["coat"]], r"\['coat'\]")]
+)
+def test_a_filter_of_something_else_is_refused(recommend, candidates, shown):
+    with pytest.raises(ValueError, match=f"`candidates` must be .*item ids.*, got {shown}"):
+        recommend({"history": []}, candidates=candidates)
+
+
+def test_what_is_available_is_looked_up_again_when_the_catalogue_changes():
+    processor = make_processor()
+    recommend = make_pipeline("recommend", make_model(processor), processor)
+    assert "hat" in ids(recommend({"history": []}))
+    kept = recommend._unavailable_items()
+    assert recommend._unavailable_items() is kept
+    processor.catalog.remove(["hat", "coat"])
+    assert recommend._unavailable_items().tolist() == [1, 4]
+    assert not {"hat", "coat"} & set(ids(recommend({"history": []}, candidates=["hat", "belt", "coat"])))
+    processor.catalog.replace([{"item_id": "hat"}])
+    assert "hat" in ids(recommend({"history": []}))
+
+
 def test_parameters_of_the_pipeline_hold_until_a_call_says_otherwise(shared):
     recommend = make_pipeline("recommend", *shared, top_k=2, exclude_seen=False)
     assert len(recommend({"history": ["hat"]})) == 2

@@ -190,6 +190,9 @@ class OneAtATime:
         self.most = max(self.most, sum(reference() is not None for reference in self.loaded))
         return picture
 
+    def to_dict(self):
+        return self.image_processor.to_dict()
+
     def __call__(self, images, return_tensors):
         self.number += len(images)
         return self.image_processor(images=images, return_tensors=return_tensors)
@@ -211,20 +214,19 @@ def test_one_picture_at_a_time_is_held_at_its_own_size(monkeypatch, shared):
     processor.image_processor = counter = OneAtATime(original, monkeypatch)
     assert torch.equal(processor(requests)["pixel_values"], batch["pixel_values"])
     assert (counter.number, counter.most) == (5, 1)
-    assert torch.equal(processor.encode_pictures(model), features)
+    assert torch.equal(processor.encode_pictures(model).values, features.values)
     processor.index_catalog(make_model(processor))
     assert (counter.number, counter.most) == (15, 1)
 
 
-def test_no_picture_is_opened_for_a_model_that_never_looks(monkeypatch):
+def test_no_picture_is_opened_for_a_model_that_never_looks(monkeypatch, tmp_path):
     processor = make_processor()
     model = UniMPForConditionalGeneration(UniMPConfig(cross_attention_every=0))
     monkeypatch.setattr(processor.catalog, "image", lambda position: pytest.fail("opened a picture"))
-    features = processor.encode_pictures(model)
-    assert features.shape == (len(processor.catalog), 1, model.config.vision_hidden_size)
-    assert features.untyped_storage().nbytes() == 4 * model.config.vision_hidden_size  # one row for a whole catalogue
-    batch = processor({"history": ["hat", "socks"]}, catalog_features=features)
-    assert not batch["image_features"].any()
+    batch = processor({"history": ["hat", "socks"]}, catalog_features=processor.encode_pictures(model))
+    assert not {"pixel_values", "image_features"} & set(batch)
+    processor.encode_pictures(model, tmp_path, latents=True)
+    assert not list(tmp_path.iterdir())
 
 
 MIXED = [
@@ -272,7 +274,6 @@ def test_a_changed_picture_changes_the_answer(shared):
 def test_cached_features_are_exactly_the_pictures(shared, task):
     model, processor = shared
     features = processor.encode_pictures(model)
-    assert features.shape[0] == len(processor.catalog)
     requests = [make_request(task), make_request(task, ["gloves", "hat"]), make_request(task, [])]
     pictures = processor(requests, task=task)
     cached = processor(requests, task=task, catalog_features=features)
@@ -285,8 +286,10 @@ def test_cached_features_are_exactly_the_pictures(shared, task):
 def test_features_of_a_catalogue_without_pictures():
     processor = make_processor(Catalog.from_items([{"item_id": "a"}, {"item_id": "b", "image": None}]))
     model = make_model(processor)
-    assert processor.encode_pictures(model).shape == (2, 1, model.config.vision_hidden_size)
-    assert "pixel_values" not in processor({"history": ["a", "b"]})
+    features = processor.encode_pictures(model)
+    assert not len(features)
+    for known in (None, features):
+        assert "image_index" not in processor({"history": ["a", "b"]}, catalog_features=known)
 
 
 # The model's rows

@@ -34,7 +34,17 @@ def test_the_benchmark_of_backbones_tells_what_failed(changes, message):
     assert message in failure
 
 
-def test_random_figures_are_those_of_each_person():
-    figures = load("demo_store")._by_person(np.array([[1.0, 20.0], [30.0, 40.0], [2.0, 3.0]]))
-    assert figures["hr@10"].tolist() == [0.5, 0.0, 1.0]
-    assert load("demo_store")._by_person(np.array([1.0, 20.0]))["hr@10"].tolist() == [1.0, 0.0]
+def test_systems_are_compared_over_the_people_that_have_the_figure():
+    demo_store = load("demo_store")
+    first, short = np.array([1.0, 0.0, 1.0, 1.0]), np.array([1.0, np.nan, 1.0, np.nan])
+    values = {
+        demo_store.FIRST: {"hr@10": first, "hr@10, short histories": short},
+        "popularity": {"hr@10": np.array([1.0, 0.0, 0.0, 0.0]), "hr@10, short histories": short / 2},
+    }
+    systems = demo_store.compare(values)
+    assert systems["popularity"]["hr@10"]["value"] == 0.25
+    assert systems["popularity"]["hr@10"]["ratio"]["value"] == 3.0
+    few = systems["popularity"]["hr@10, short histories"]
+    assert (few["value"], few["people"], few["ratio"]["value"]) == (0.5, 2, 2.0)
+    assert "ratio" not in systems[demo_store.FIRST]["hr@10"]
+    assert "| 0.250 [0.000, 0.750] (x 3.00 [" in demo_store.markdown(systems)

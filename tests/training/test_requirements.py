@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = {"PIL": "pillow", "rouge_score": "rouge-score", "yaml": "pyyaml"}
+PACKAGES = {"PIL": "pillow", "rouge_score": "rouge-score", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 
 
 def imported() -> set[str]:
