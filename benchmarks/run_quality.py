@@ -55,6 +55,7 @@ class Table:
         grids: by baseline, settings to try instead of its own grid.
         trials: most settings that tuning tries for a baseline that is trained; all by default.
         task: what is measured.
+        among: what answers are ranked among, see `unimp evaluate`.
         seeds: one training each.
     """
 
@@ -65,6 +66,7 @@ class Table:
     trials: int | None = None
     grids: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     task: str = "recommend"
+    among: str = "all"
     seeds: Sequence[int] = (0, 1, 2)
 
 
@@ -85,7 +87,7 @@ def train_and_evaluate(table: Table, name: str, seed: int, options: argparse.Nam
     if model == folder:
         _unimp("train", "--config", str(config))
     arguments = ["--model", str(model), "--dataset", dataset, "--split", table.split, "--tasks", table.task]
-    arguments += ["--output_dir", str(folder / "evaluation")]
+    arguments += ["--output_dir", str(folder / "evaluation"), "--among", table.among]
     if "history_window" in settings:
         arguments += ["--history_window", str(settings["history_window"])]
     if settings.get("item_encoder"):
@@ -160,7 +162,9 @@ def read_ranks(table: Table, folder: Path) -> tuple[dict[str, Ranks], np.ndarray
         file = np.load(folder / "baselines.npz")
         if not np.array_equal(file["user_id"], users):
             raise SystemExit(f"The rows of {folder / 'baselines.npz'} are not those of the models: delete it.")
-        ranks |= {name: file[name] for name in table.baselines if name in file}  # the others lacked something
+        suffix = "" if table.among == "all" else ":new_items"
+        present = [name for name in table.baselines if name + suffix in file]  # the others lacked something
+        ranks |= {name: file[name + suffix] for name in present}
     return ranks, users
 
 
@@ -269,7 +273,8 @@ def run(table: Table, options: argparse.Namespace, folder: Path) -> dict[str, An
             train_and_evaluate(table, name, seed, options, folder / name / f"seed-{seed}")
     if table.baselines:
         features = folder / "features.npz"
-        model = folder / next(iter(table.models)) / f"seed-{table.seeds[0]}"
+        name, settings = next(iter(table.models.items()))
+        model = (options.work_dir / settings["of"] if "of" in settings else folder / name) / f"seed-{table.seeds[0]}"
         if not features.is_file() and (model / "model.safetensors").is_file():
             export_features(model, features)
         run_baselines(table, options, features, folder / "baselines.json")

@@ -56,6 +56,13 @@ class EvaluateArguments:
         default_factory=lambda: list(TASKS),
         metadata={"help": "Which tasks; by default all that the data has answers for."},
     )
+    among: str = field(
+        default="all",
+        metadata={
+            "help": "What answers are ranked among: `all` items of the data set, or the `new` ones alone, those that "
+            "the split holds out of training."
+        },
+    )
     output_dir: str | None = field(
         default=None, metadata={"help": "Where the results go; by default `evaluation-SPLIT` in the model's folder."}
     )
@@ -87,6 +94,8 @@ class EvaluateArguments:
         for name, least in (("batch_size", 1), ("max_people", 1), ("history_window", 0), ("seed", 0)):
             if getattr(self, name) is not None and getattr(self, name) < least:
                 raise ValueError(f"`{name}` must be at least {least}, got {getattr(self, name)}.")
+        if self.among not in ("all", "new"):
+            raise ValueError(f"`among` must be 'all' or 'new', got {self.among!r}.")
         if self.rating_range is not None and len(self.rating_range) != 2:
             raise ValueError(f"`rating_range` must be the lowest and the highest rating, got {self.rating_range}.")
         if not self.tasks:
@@ -135,6 +144,8 @@ def evaluate_model(options: EvaluateArguments, device: Any = "cpu") -> tuple[dic
     store = read_store(options.dataset, rating_range=options.rating_range)
     split = make_split(store, options.split)
     model, processor = load(options.model)
+    if options.among == "new" and not split.new_items:
+        raise ValueError(f"`among` is 'new', but `split` {split.name!r} holds no items out of training.")
     check_events(store.interactions, processor)
     _warn_of_another_split(options.model, split.name)
     model = model.eval().to(device)
@@ -147,7 +158,7 @@ def evaluate_model(options: EvaluateArguments, device: Any = "cpu") -> tuple[dic
         test,
         split.train,
         options.tasks,
-        item_ids=store.items[Columns.ITEM_ID][:],
+        item_ids=split.new_items if options.among == "new" else store.items[Columns.ITEM_ID][:],
         batch_size=options.batch_size,
         seed=options.seed,
         history_window=options.history_window,
@@ -165,6 +176,8 @@ def evaluate_model(options: EvaluateArguments, device: Any = "cpu") -> tuple[dic
         "counts": _counts(store, split, test) | {"items_added": num_added},
         "tasks": task_figures(by_task, split.train, options.seed),
     }
+    if options.among == "new":
+        results["title"] += ", among the new items alone"
     if len(test) < len(split.test):
         results["title"] += f" ({results['counts']['people']:,} of {results['counts']['people_of_split']:,} people)"
     return results, by_task
@@ -176,6 +189,7 @@ def _settings(options: EvaluateArguments) -> dict[str, Any]:
         "batch_size": options.batch_size,
         "max_people": options.max_people,
         "rating_range": options.rating_range,
+        "among": options.among,
         "history_window": options.history_window,
         "candidates": NUM_CANDIDATES,
         "interval": f"{LEVEL:.0%} percentile bootstrap over people, {NUM_RESAMPLES} draws",
