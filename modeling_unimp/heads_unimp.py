@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from .configuration_unimp import MARKERS
+from .log_probs_unimp import linear_log_probs
 
 
 class HeadsMixin:
@@ -14,12 +15,18 @@ class HeadsMixin:
         `[..., hidden_size]` to logits of a level's codes: `[..., 1 + level_sizes[0]]`, with the end of the chunk
         first, as that may stand in an item's place; `[..., level_sizes[level]]` for the levels after it.
         """
+        hidden_states = self.item_norm(hidden_states)
+        return nn.functional.linear(hidden_states, *self._level_table(hidden_states, output_rows, level))
+
+    def _level_table(
+        self, hidden_states: torch.Tensor, output_rows: torch.Tensor, level: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows and biases of `item_logits`, like `hidden_states`."""
         rows, bias = self._level_rows(output_rows, level)
         if level == 0:
             end = self.model.markers.weight[MARKERS.index("<|endofchunk|>")]
             rows, bias = torch.cat([end[None], rows]), nn.functional.pad(bias, (1, 0))
-        hidden_states = self.item_norm(hidden_states)
-        return nn.functional.linear(hidden_states, rows.to(hidden_states), bias.to(hidden_states))
+        return rows.to(hidden_states), bias.to(hidden_states)
 
     def _level_rows(self, output_rows: torch.Tensor, level: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Rows and biases of a level's codes."""
@@ -96,14 +103,17 @@ class HeadsMixin:
         later_log_probs = None
         for level in range(self.config.code_levels):
             items = labelled & (next_levels == level)
-            item_log_probs = self.item_logits(hidden_states[:, :-1][items], output_rows, level).float().log_softmax(-1)
-            picked = item_log_probs.gather(-1, self._item_targets(labels[:, 1:][items], level)[:, None])
-            log_probs[:, 1:] = log_probs[:, 1:].masked_scatter(items, picked)
+            wanted = labels[:, 1:][items][:, None]  # with the later items beside it: all in one pass over the rows
             if level == 0 and later_labels is not None:
-                later = later_labels[:, 1:][items]
-                picked = item_log_probs.gather(-1, self._item_targets(later, 0).clamp(min=0)) * (later != -100)
+                wanted = torch.cat([wanted, later_labels[:, 1:][items]], dim=-1)
+            states = self.item_norm(hidden_states[:, :-1][items])
+            table = self._level_table(states, output_rows, level)
+            picked = linear_log_probs(states, *table, self._item_targets(wanted, level).clamp(min=0))
+            picked = picked * (wanted != -100)
+            log_probs[:, 1:] = log_probs[:, 1:].masked_scatter(items, picked[:, :1])
+            if level == 0 and later_labels is not None:
                 later_log_probs = log_probs.new_zeros(later_labels.shape)
-                later_log_probs[:, 1:] = later_log_probs[:, 1:].masked_scatter(items[..., None], picked)
+                later_log_probs[:, 1:] = later_log_probs[:, 1:].masked_scatter(items[..., None], picked[:, 1:])
         return log_probs, later_log_probs
 
     def _item_targets(self, labels: torch.Tensor, level: int) -> torch.Tensor:

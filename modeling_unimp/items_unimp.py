@@ -211,9 +211,9 @@ class CatalogRowsMixin:
         """
         Input and output rows of all item codes, each `[num_code_rows, row_size]`; one tensor twice when tied.
 
-        Outside of training they are computed once and kept until something they are made of changes, as projecting a
-        whole catalogue costs more than reading a prompt. A change behind torch's back (in place, through `.data`) is
-        not noticed.
+        In evaluation mode they are computed once and kept until something they are made of changes, as projecting a
+        whole catalogue costs more than reading a prompt. A change that torch does not count (in place, through
+        `.data`) is not noticed before the next `model.train()` or `model.eval()`.
         """
         if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return self._compute_item_rows()
@@ -225,6 +225,11 @@ class CatalogRowsMixin:
         if self._kept_rows is None or self._kept_rows[0] != state:
             self._kept_rows = (state, self._compute_item_rows())
         return self._kept_rows[1]
+
+    def train(self, mode: bool = True) -> "CatalogRowsMixin":
+        """Training or evaluation mode; forgets the item rows, as fused optimizers change weights without a trace."""
+        self._kept_rows = None
+        return super().train(mode)
 
     def _compute_item_rows(self) -> tuple[torch.Tensor, torch.Tensor]:
         content = self.model._content()

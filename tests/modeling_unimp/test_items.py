@@ -131,6 +131,19 @@ def test_rows_are_computed_once_until_what_they_are_made_of_changes(change, tied
         torch.testing.assert_close(row, fresh)
 
 
+def test_rows_are_not_those_from_before_a_training_of_fused_steps(model):
+    with torch.no_grad():
+        before = model.compute_item_rows()[0].clone()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
+    model.train()
+    model.compute_item_rows()[0].square().sum().backward()
+    optimizer.step()
+    model.eval()
+    with torch.no_grad():
+        after = model.compute_item_rows()[0]
+    assert (after - before).abs().max() > 0.05
+
+
 def test_rows_that_train_are_never_kept(model):
     with torch.no_grad():
         model.compute_item_rows()
