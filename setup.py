@@ -10,6 +10,7 @@ PACKAGES = {
     "unimp.processing": "processing",
     "unimp.processing.loaders": "processing/loaders",
     "unimp.training": "training",
+    "unimp.spaces_demo": "spaces_demo",
 }
 
 setup(
@@ -25,6 +26,8 @@ setup(
     install_requires=[
         "accelerate>=1.15",
         "datasets>=5.2",
+        "diffusers>=0.42",
+        "filelock>=3.10",
         "huggingface_hub>=2.4",
         "matplotlib>=3.11",
         "numpy>=2.0",
@@ -37,6 +40,7 @@ setup(
         "rouge-score>=0.1.2",
         "sacrebleu>=2.6",
         "safetensors>=0.8",
+        "scikit-learn>=1.6",
         "tokenizers>=0.23",
         "torch>=2.13",
         "torchmetrics>=1.9",
@@ -44,5 +48,6 @@ setup(
         "transformers>=5.23,<6",
         "trl>=1.16,<2",
     ],
+    extras_require={"demo": ["gradio[mcp]>=6.31,<7"]},
     entry_points={"console_scripts": ["unimp = unimp.cli:main"]},
 )

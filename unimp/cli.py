@@ -1,4 +1,4 @@
-"""The `unimp` command: quickstart, data, train, evaluate, recommend."""
+"""The `unimp` command: quickstart, data, train, evaluate, recommend, imagine, demo, push."""
 
 import argparse
 import difflib
@@ -22,6 +22,9 @@ USAGE = """usage: unimp COMMAND [--option VALUE ...]
   train        train on your own store: --dataset FOLDER --output_dir DIR
   evaluate     measure a trained model: --model DIR --dataset FOLDER --split NAME
   recommend    recommend with a trained model: --model DIR --history ITEM_ID [ITEM_ID ...]
+  imagine      draw for someone: --model DIR --history ITEM_ID [ITEM_ID ...] --query TEXT
+  demo         a page to try a model on: --model DIR, the quickstart's by default
+  push         upload to the Hugging Face Hub: --model DIR (or --dataset FOLDER) --repo_id NAME
 
 Every option can also stand in a YAML file: --config FILE. `unimp COMMAND --help` lists them."""
 
@@ -39,6 +42,10 @@ class QuickstartArguments(ResumeArguments):
 
     output_dir: str = field(default="outputs/quickstart", metadata={"help": "Where the result goes."})
     seed: int = field(default=0, metadata={"help": "Of the store, the split and the training."})
+    imagine: bool = field(
+        default=False,
+        metadata={"help": "Also learn to draw for people (some more minutes); with `resume`, beside what is there."},
+    )
 
 
 @dataclass(kw_only=True)
@@ -76,6 +83,21 @@ class RecommendArguments:
     top_k: int = field(default=10, metadata={"help": "How many items."})
 
 
+@dataclass
+class ImagineArguments:
+    """Options of `unimp imagine`."""
+
+    model: str | None = field(
+        default=None,
+        metadata={"help": "Folder or Hub id of a model that learned to draw; the quickstart's by default."},
+    )
+    history: list[str] = field(default_factory=list, metadata={"help": "Item ids, oldest first."})
+    query: str | None = field(default=None, metadata={"help": 'What is asked for, such as "red dress".'})
+    alpha: float = field(default=0.5, metadata={"help": "0: what was asked; 1: what they like."})
+    seed: int = field(default=0, metadata={"help": "Of the noise that a picture begins as."})
+    output: str = field(default="imagined.png", metadata={"help": "Where the picture goes."})
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -85,6 +107,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "train": _train,
         "evaluate": _evaluate,
         "recommend": _recommend,
+        "imagine": _imagine,
+        "demo": _demo,
+        "push": _push,
     }
     if not arguments or arguments[0] in ("-h", "--help"):
         sys.stdout.write(USAGE + "\n")
@@ -95,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from huggingface_hub.errors import StrictDataclassError
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for noisy in ("httpx", "datasets", "trl", "accelerate"):
+    for noisy in ("httpx", "httpx2", "datasets", "trl", "accelerate"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         return commands[arguments[0]](arguments[1:])
@@ -195,7 +220,7 @@ def _quickstart(arguments: Sequence[str]) -> int:
     options = parse(arguments, QuickstartArguments)[0]
     from .quickstart import quickstart
 
-    return quickstart(Path(options.output_dir), options.seed, options.resume)
+    return quickstart(Path(options.output_dir), options.seed, options.resume, options.imagine)
 
 
 def _train(arguments: Sequence[str]) -> int:
@@ -229,6 +254,18 @@ def _evaluate(arguments: Sequence[str]) -> int:
     return evaluate(arguments)
 
 
+def _demo(arguments: Sequence[str]) -> int:
+    from .demo import main as demo
+
+    return demo(arguments)
+
+
+def _push(arguments: Sequence[str]) -> int:
+    from .push import main as push
+
+    return push(arguments)
+
+
 def _recommend(arguments: Sequence[str]) -> int:
     options = parse(arguments, RecommendArguments)[0]
     from transformers import pipeline
@@ -250,6 +287,24 @@ def _recommend(arguments: Sequence[str]) -> int:
         )
     answers = recommend({"history": history}, top_k=options.top_k)
     print_recommendations([catalog.item(catalog.position(event["item_id"])) for event in history], answers)
+    return 0
+
+
+def _imagine(arguments: Sequence[str]) -> int:
+    options = parse(arguments, ImagineArguments)[0]
+    import torch
+    from transformers import pipeline
+
+    import unimp  # noqa: F401 - registers the pipelines
+
+    from .report import say
+
+    imagine = pipeline("unimp-imagine", model=options.model, trust_remote_code=True)
+    request = {"history": options.history, "query": options.query}
+    result = imagine(request, alpha=options.alpha, generator=torch.Generator().manual_seed(options.seed))
+    result.image.save(options.output)
+    say(f"Asked for: {', '.join(result.target_keywords)}. They like: {', '.join(result.preference_keywords)}.")
+    say(f"Drawn: {options.output}")
     return 0
 
 

@@ -1,0 +1,399 @@
+"""The page: its layout, and what happens on every click."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any
+
+import gradio as gr
+
+from . import cards
+from .api import Api, select
+from .imagine import LIMITS, ImagineTab
+from .look import CLICKS, INTO_VIEW
+from .shop import ITEM_ID, Shop
+from .uploads import MAX_ITEMS, clean_text, read_item, read_upload
+from .visitor import Visitor
+
+NUM_FOUND, NUM_SEARCHED, DEEPEST_RANK = 24, 6, 50
+# What may wait for an answer at a time, and how long a visitor who went away is remembered.
+QUEUE_SIZE, CONCURRENT, SECONDS_KEPT = 48, 8, 3600
+# Every click inside a component; no endpoint, since the functions of `Api` do the same without a page.
+PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
+NOBODY = "Nobody yet"
+ASK_WHY = "Press “Why?” on a recommendation: the model rates it as this person would, and says why."
+
+
+def _in_turn(action: Callable[..., Any]) -> Callable[..., Any]:
+    """Of what a visitor does, one thing after the other, however fast they click; different ones do not wait."""
+
+    @wraps(action)
+    def run(page: "Page", visitor: Visitor | None, *args: Any) -> Any:
+        visitor = page.visitor(visitor)
+        with visitor.lock:
+            return action(page, visitor, *args)
+
+    return run
+
+
+class Page:
+    """
+    Args:
+        shop ([`Shop`]): what everybody sees.
+        people: histories to begin with, by name; item ids, oldest first.
+        name: what the model is called.
+    """
+
+    def __init__(self, shop: Shop, people: Mapping[str, Sequence[str]], name: str) -> None:
+        self.shop, self.name, self.api = shop, name, Api(shop)
+        self.people = {who: [entry for entry in history if entry in shop.catalog] for who, history in people.items()}
+
+    def build(self) -> gr.Blocks:
+        """The whole page."""
+        with gr.Blocks(
+            title="UniMP: it knows your taste", analytics_enabled=False, delete_cache=(600, SECONDS_KEPT)
+        ) as blocks:
+            self.state = gr.State(None, time_to_live=SECONDS_KEPT)
+            gr.HTML(self._head(), elem_id="head")
+            self._person()
+            with gr.Tabs():
+                with gr.Tab("Recommend", id="recommend"):
+                    self._recommend_tab()
+                with gr.Tab("Search", id="search"):
+                    self._search_tab()
+                with gr.Tab("Select", id="select"):
+                    self._select_tab()
+                with gr.Tab("Your own catalogue", id="own"):
+                    self._own_tab()
+                with gr.Tab("Imagine", id="imagine"):
+                    self.imagine = ImagineTab(self)
+            self._endpoints()  # first: an endpoint has the name of its function
+            self._connect(blocks)
+        return blocks.queue(max_size=QUEUE_SIZE, default_concurrency_limit=CONCURRENT)
+
+    def visitor(self, state: Visitor | None) -> Visitor:
+        """Who is there: someone known, or someone new (or back after they were forgotten)."""
+        return Visitor(self.shop) if state is None else state
+
+    # Layout
+
+    def _head(self) -> str:
+        count = f"{len(self.shop.catalog):,} items"
+        return (
+            "<h1>What would they like?</h1><p>One model looks at the pictures and words of what somebody chose, and "
+            "recommends, searches, rates, explains and chooses for them. Everything below runs live.</p>"
+            f"<small>{cards.escape(self.name)} · {count}</small>"
+        )
+
+    def _person(self) -> None:
+        with gr.Column(elem_id="person"):
+            with gr.Row(equal_height=True, elem_classes="u-line"):
+                gr.HTML(cards.heading("Who is it?", "What they chose, oldest first. Click one to take it back."))
+                self.who = gr.Dropdown(
+                    [NOBODY, *self.people], value=NOBODY, label="Begin with a person", visible=bool(self.people)
+                )
+                self.clear = gr.Button("Clear history", scale=0, min_width=140)
+            self.strip = gr.HTML(cards.strip(self.shop, []), elem_id="strip", js_on_load=CLICKS)
+            with gr.Row():
+                self.hide = gr.Checkbox(label="Hide all pictures from the model")
+                self.heat = gr.Checkbox(label="Show which pictures it looked at")
+
+    def _recommend_tab(self) -> None:
+        with gr.Row(equal_height=True, elem_classes="u-line"):
+            gr.HTML(cards.heading("They may like next", "Click one to add it: the recommendations follow at once."))
+            self.top_k = gr.Slider(8, 24, value=8, step=8, label="How many")
+        self.why = gr.HTML(cards.notice(ASK_WHY), elem_id="why", js_on_load=INTO_VIEW)
+        self.results = gr.HTML(elem_id="results", js_on_load=CLICKS)
+        with gr.Accordion("Choose from the catalogue", open=True):
+            self.words = gr.Textbox(
+                label="Words in the item", placeholder="such as coat, or leave empty", max_length=100
+            )
+            first = cards.grid(self.shop, self.shop.find()[:NUM_FOUND], "add")
+            self.grid = gr.HTML(first, elem_id="grid", js_on_load=CLICKS)
+        with (
+            gr.Accordion("Add something the catalogue has never seen", open=False),
+            gr.Row(equal_height=True, elem_classes="u-line"),
+        ):
+            self.own_title = gr.Textbox(label="What is it?", placeholder="such as Red wool scarf", max_length=120)
+            self.picture = gr.UploadButton("Upload its picture", file_types=["image"], type="filepath")
+            self.add_titled = gr.Button("Add without a picture")
+        self.added = gr.HTML(elem_id="added")
+
+    def _search_tab(self) -> None:
+        with gr.Row(equal_height=True, elem_classes="u-line"):
+            self.query = gr.Textbox(
+                label="What are they looking for?", placeholder="such as something for rainy days", max_length=200
+            )
+            self.find = gr.Button("Search", variant="primary", scale=0, min_width=140)
+        empty = cards.notice("The same query twice: for anyone, and with this person's taste.", title="Search")
+        with gr.Row(elem_classes="u-sides"):
+            self.anyone = gr.HTML(empty, elem_id="anyone", js_on_load=CLICKS)
+            self.person_found = gr.HTML(elem_id="person-found", js_on_load=CLICKS)
+
+    def _select_tab(self) -> None:
+        with gr.Row(equal_height=True, elem_classes="u-line"):
+            gr.HTML(cards.heading("Which of the three?", "Draw three, or click items below."))
+            self.draw = gr.Button("Draw three", scale=0, min_width=140)
+            self.choose = gr.Button("Which one, and why?", variant="primary", scale=0, min_width=210)
+        self.candidates = gr.HTML(cards.candidates(self.shop, []), elem_id="candidates", js_on_load=CLICKS)
+        self.select_why = gr.HTML(elem_id="select-why")
+        self.select_words = gr.Textbox(label="Words in the item", max_length=100)
+        first = cards.grid(self.shop, self.shop.find()[:NUM_FOUND], "candidate")
+        self.select_grid = gr.HTML(first, elem_id="select-grid", js_on_load=CLICKS)
+
+    def _own_tab(self) -> None:
+        gr.HTML(
+            cards.heading(
+                "Your items join the catalogue, without any training",
+                "A .csv with a line an item (item_id, title, image and whatever else there is to say) and "
+                f"its pictures, pictures alone, or a .zip of these; at most {MAX_ITEMS} items. Only you "
+                "see them, and they are forgotten when you leave.",
+            )
+        )
+        self.files = gr.File(
+            label="Your files", file_count="multiple", file_types=[".csv", ".zip", "image"], height=160
+        )
+        with gr.Row():
+            self.join = gr.Button("Add to my copy of the catalogue", variant="primary")
+            self.forget = gr.Button("Forget my items")
+        self.own_report = gr.HTML(elem_id="own-report")
+        self.own_only = gr.Checkbox(label="Recommend from my items only", interactive=False)
+        empty = cards.notice("Your items appear here, and can then be chosen, found and recommended.", title="Empty")
+        self.own_grid = gr.HTML(empty, elem_id="own-grid", js_on_load=CLICKS)
+
+    # What happens
+
+    def _connect(self, blocks: gr.Blocks) -> None:
+        person = [self.state, self.strip, self.results]
+        shown = [self.state, self.top_k]
+        blocks.load(self.draw_all, shown, person, **PRIVATE)
+        self.imagine.connect(person)
+        own = [*person, self.own_report, self.own_grid, self.own_only, self.grid, self.select_grid]
+        # What follows a click is drawn at once; the heat, which takes a request a picture, comes after it.
+        for event in (
+            self.who.input(self.choose_person, [*shown, self.who], person, **PRIVATE),
+            self.clear.click(self.clear_history, shown, [*person, self.who], **PRIVATE),
+            self.hide.input(self.hide_pictures, [*shown, self.hide], person, **PRIVATE),
+            self.strip.click(self.click, shown, [*person, self.why], **PRIVATE),
+            self.results.click(self.click, shown, [*person, self.why], **PRIVATE),
+            self.grid.click(self.click, shown, [*person, self.why], **PRIVATE),
+            self.anyone.click(self.click, shown, [*person, self.why], **PRIVATE),
+            self.person_found.click(self.click, shown, [*person, self.why], **PRIVATE),
+            self.own_grid.click(self.click, shown, [*person, self.why], **PRIVATE),
+            self.picture.upload(
+                self.add_unknown, [*shown, self.picture, self.own_title], [*person, self.added], **PRIVATE
+            ),
+            self.add_titled.click(
+                self.add_unknown, [*shown, gr.State(None), self.own_title], [*person, self.added], **PRIVATE
+            ),
+            self.join.click(
+                self.join_items, [*shown, self.files], own, api_visibility="private", show_progress="minimal"
+            ),
+            self.forget.click(self.forget_items, shown, own, **PRIVATE),
+            self.own_only.input(self.recommend_own, [*shown, self.own_only], person, **PRIVATE),
+            self.top_k.release(self.draw_all, shown, person, **PRIVATE),
+            self.heat.input(lambda: None, **PRIVATE),
+        ):
+            event.then(self.look, [self.state, self.heat], [self.strip], **PRIVATE)
+        latest = PRIVATE | {"trigger_mode": "always_last"}
+        self.words.change(self.find_to_add, [self.state, self.words], self.grid, **latest)
+        self.select_words.change(self.find_candidates, [self.state, self.select_words], self.select_grid, **latest)
+        found = [self.state, self.anyone, self.person_found]
+        gr.on(
+            [self.find.click, self.query.submit],
+            self.search,
+            [self.state, self.query],
+            found,
+            api_visibility="private",
+            show_progress="minimal",
+        )
+        chosen = [self.state, self.candidates, self.select_grid, self.select_why]
+        with_words = [self.state, self.select_words]
+        self.draw.click(self.draw_three, with_words, chosen, **PRIVATE)
+        self.choose.click(self.select_one, self.state, [self.state, self.candidates, self.select_why], **PRIVATE)
+        for part in (self.candidates, self.select_grid):
+            part.click(self.click_candidate, with_words, chosen, **PRIVATE)
+
+    def _endpoints(self) -> None:
+        """The API, which is also the MCP server's tools. Files come through components, which check where they are."""
+        api = self.api
+        for function in (
+            api.find_items,
+            api.recommend,
+            api.why,
+            api.what_it_looked_at,
+            api.search,
+            api.select,
+            api.forget_items,
+        ):
+            gr.api(function, api_name=function.__name__)
+        if self.shop.drawer is not None:
+            gr.api(api.imagine, api_name="imagine", **LIMITS)
+        with gr.Column(visible=False):
+            files, picture = gr.File(file_count="multiple", label="files"), gr.File(label="picture")
+            title, history = gr.Textbox(label="title"), gr.JSON(label="history", value=[])
+            answer, button = gr.JSON(label="answer"), gr.Button()
+        button.click(api.add_items, files, answer, api_name="add_items")
+        button.click(api.recommend_for_picture, [picture, title, history], answer, api_name="recommend_for_picture")
+
+    @_in_turn
+    def draw_all(self, visitor: Visitor, top_k: float) -> tuple[Visitor, str, str]:
+        """History and recommendations, as they are now."""
+        results = cards.answers(visitor.shop, visitor.recommend(int(top_k)))
+        return visitor, cards.strip(visitor.shop, visitor.history), results
+
+    @_in_turn
+    def choose_person(self, visitor: Visitor, top_k: float, who: str) -> tuple[Visitor, str, str]:
+        """Begin with somebody's history."""
+        visitor.set_history(self.people.get(who, []))
+        return self.draw_all(visitor, top_k)
+
+    @_in_turn
+    def clear_history(self, visitor: Visitor, top_k: float) -> tuple[Any, ...]:
+        """Begin with nobody."""
+        visitor.set_history([])
+        return *self.draw_all(visitor, top_k), NOBODY
+
+    @_in_turn
+    def hide_pictures(self, visitor: Visitor, top_k: float, hide: bool) -> tuple[Visitor, str, str]:
+        """Hide pictures from the model, or show them again."""
+        visitor.set_hide_pictures(hide)
+        return self.draw_all(visitor, top_k)
+
+    @_in_turn
+    def click(self, visitor: Visitor, top_k: float, event: gr.EventData) -> tuple[Any, ...]:
+        """A card: added, taken back, or asked about."""
+        why = gr.skip()
+        action, item = _clicked(event)
+        try:
+            if action == "why":
+                history = visitor.shown_history()
+                why = cards.why(visitor.shop, item, visitor.answering.why(history, item))
+                return visitor, gr.skip(), gr.skip(), why
+            if action == "add":
+                visitor.add(item)
+            elif action == "remove" and item.isdigit():
+                visitor.remove(int(item))
+            why = cards.notice(ASK_WHY)
+        except ValueError as error:
+            why = cards.notice(str(error), "bad", "That did not work")
+        return *self.draw_all(visitor, top_k), why
+
+    @_in_turn
+    def add_unknown(self, visitor: Visitor, top_k: float, path: str | None, title: str) -> tuple[Any, ...]:
+        """An item the catalogue has never seen."""
+        try:
+            entry = read_item(path, title or "")
+            visitor.add(entry)
+            told = cards.notice(f"{visitor.shop.title(entry)} is now the latest of the history.", "good", "Added")
+        except ValueError as error:
+            told = cards.notice(str(error), "bad", "That could not be added")
+        return *self.draw_all(visitor, top_k), told
+
+    @_in_turn
+    def look(self, visitor: Visitor, heat: bool) -> Any:
+        """What each picture of the history contributed."""
+        if not heat:
+            return cards.strip(visitor.shop, visitor.history)
+        if visitor.hide_pictures or not visitor.history:
+            return cards.strip(visitor.shop, visitor.history, {} if visitor.history else None)
+        best, falls = visitor.shop.looked_at(visitor.history)
+        return cards.strip(visitor.shop, visitor.history, falls, best)
+
+    @_in_turn
+    def find_to_add(self, visitor: Visitor, words: str) -> str:
+        """Items that have these words, for the history."""
+        return self._find(visitor, words, "add")
+
+    @_in_turn
+    def find_candidates(self, visitor: Visitor, words: str) -> str:
+        """Items that have these words, for the candidates."""
+        return self._find(visitor, words, "candidate")
+
+    def _find(self, visitor: Visitor, words: str, action: str) -> str:
+        found = visitor.shop.find(clean_text(words))[:NUM_FOUND]
+        return cards.grid(visitor.shop, found, action, visitor.candidates)
+
+    @_in_turn
+    def search(self, visitor: Visitor, query: str) -> tuple[Visitor, str, str]:
+        """For anyone, and with the person's taste."""
+        query = clean_text(query)
+        if not query:
+            return visitor, cards.notice("Say what they are looking for.", "bad", "The query is empty"), ""
+        shop = visitor.answering
+        anyone = shop.ask("search", {"history": [], "query": query}, top_k=DEEPEST_RANK)
+        left = cards.ranking(visitor.shop, "For anyone", anyone[:NUM_SEARCHED])
+        if not visitor.history:
+            empty = "Choose a person above, or some items: then this side is in their taste."
+            return visitor, left, cards.notice(empty, title="For this person")
+        person = shop.ask("search", {"history": visitor.shown_history(), "query": query}, top_k=NUM_SEARCHED)
+        before = {answer[ITEM_ID]: rank for rank, answer in enumerate(anyone, start=1)}
+        return visitor, left, cards.ranking(visitor.shop, "For this person", person, before)
+
+    @_in_turn
+    def draw_three(self, visitor: Visitor, words: str) -> tuple[Any, ...]:
+        """Three candidates."""
+        visitor.draw_candidates()
+        return self._draw_candidates(visitor, words)
+
+    @_in_turn
+    def click_candidate(self, visitor: Visitor, words: str, event: gr.EventData) -> tuple[Any, ...]:
+        """A candidate more, or one less."""
+        try:
+            visitor.toggle_candidate(_clicked(event)[1])
+        except ValueError as error:
+            return visitor, gr.skip(), gr.skip(), cards.notice(str(error), "bad", "That did not work")
+        return self._draw_candidates(visitor, words)
+
+    def _draw_candidates(self, visitor: Visitor, words: str) -> tuple[Any, ...]:
+        shown = cards.candidates(visitor.shop, visitor.candidates)
+        return visitor, shown, self._find(visitor, words, "candidate"), ""
+
+    @_in_turn
+    def select_one(self, visitor: Visitor) -> tuple[Any, ...]:
+        """Which one, and why."""
+        if len(visitor.candidates) < 2:
+            return visitor, gr.skip(), cards.notice("Draw three, or click at least two items.", "bad", "Too few")
+        answer = select(visitor.answering, visitor.shown_history(), visitor.candidates)
+        shown = cards.candidates(visitor.shop, visitor.candidates, answer["chosen"], answer["ratings"])
+        first = answer["chosen"][0]
+        told = {"rating": answer["ratings"].get(first), "explanation": answer["explanation"]}
+        return visitor, shown, cards.why(visitor.shop, first, told)
+
+    @_in_turn
+    def join_items(self, visitor: Visitor, top_k: float, paths: list[str] | None) -> tuple[Any, ...]:
+        """A visitor's items join a copy of the catalogue that is theirs alone."""
+        try:
+            upload = read_upload(paths or [], visitor.shared.catalog)
+            visitor.enter(visitor.shared.with_items(upload.items))
+        except ValueError as error:
+            told = cards.notice(str(error), "bad", "Nothing was added")
+            return visitor, *[gr.skip()] * 2, told, *[gr.skip()] * 4
+        number = len(visitor.shop.own_ids)
+        title = f"{number} item{'' if number == 1 else 's'} joined the catalogue"
+        return self._draw_shop(visitor, top_k, cards.report(title, upload.notes or ["All of it was used."]))
+
+    @_in_turn
+    def forget_items(self, visitor: Visitor, top_k: float) -> tuple[Any, ...]:
+        """Back to the catalogue that everybody sees."""
+        visitor.enter(visitor.shared)
+        return self._draw_shop(visitor, top_k, cards.notice("Only the shop's own items are left.", title="Forgotten"))
+
+    def _draw_shop(self, visitor: Visitor, top_k: float, told: str) -> tuple[Any, ...]:
+        own, has_own = visitor.shop.own_ids, bool(visitor.shop.own_ids)
+        empty = cards.notice("Your items appear here, and can then be chosen, found and recommended.", title="Empty")
+        own_grid = cards.grid(visitor.shop, own, "add") if has_own else empty
+        switch = gr.Checkbox(interactive=has_own, value=visitor.own_only)
+        grids = [self._find(visitor, "", action) for action in ("add", "candidate")]
+        return *self.draw_all(visitor, top_k), told, own_grid, switch, *grids
+
+    @_in_turn
+    def recommend_own(self, visitor: Visitor, top_k: float, own_only: bool) -> tuple[Visitor, str, str]:
+        """Recommend a visitor's own items alone, or all."""
+        visitor.own_only = bool(own_only) and bool(visitor.shop.own_ids)
+        return self.draw_all(visitor, top_k)
+
+
+def _clicked(event: gr.EventData) -> tuple[str, str]:
+    """What a click says it is; it comes from a browser, and may say anything."""
+    data = event._data if isinstance(event._data, Mapping) else {}
+    return str(data.get("action", "")), str(data.get("id", ""))

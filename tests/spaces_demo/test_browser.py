@@ -1,0 +1,215 @@
+"""The page in a real browser: Debian's Chromium, driven by Playwright."""
+
+import os
+import shutil
+
+import pytest
+
+from .test_uploads import bomb, png, write
+
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="no browser tests: the package `playwright` is not installed"
+)
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+if CHROMIUM is None:
+    pytest.skip("no browser tests: there is no `chromium` (Debian: apt-get install chromium)", allow_module_level=True)
+
+DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser, address):
+    """Opens the page for one more visitor; at the end, no page may have had an error."""
+    contexts, errors = [], []
+
+    def open_page(viewport=DESKTOP):
+        contexts.append(browser.new_context(viewport=viewport))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(30_000)
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("dialog", lambda dialog: errors.append(f"dialog: {dialog.message}"))
+        page.goto(address)
+        page.wait_for_selector("#results [data-action=add]")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert errors == []
+
+
+def cards(page, part):
+    return page.locator(f"{part} [data-action]").evaluate_all("all => all.map(one => one.dataset.id)")
+
+
+def add(page, item_id):
+    number = len(cards(page, "#strip"))
+    page.click(f"#grid [data-action=add][data-id='{item_id}']")
+    page.wait_for_selector(f"#strip li:nth-child({number + 1})")
+
+
+def open_tab(page, name):
+    tab = page.get_by_role("tab", name=name)
+    if not tab.count():  # on a phone, those that do not fit are in a menu
+        page.get_by_label("More tabs").click()
+        tab = page.locator(".overflow-dropdown button", has_text=name)
+    tab.click()
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_recommend(visit, shop, viewport):
+    page = visit(viewport)
+    page.get_by_text("Nobody yet").first.wait_for()
+    add(page, "hat")
+    add(page, "coat")
+    expected = [answer["item_id"] for answer in shop.ask("recommend", {"history": ["hat", "coat"]}, top_k=8)]
+    assert cards(page, "#results")[::2] == expected  # each card has two buttons
+    page.locator("#results [data-action=why]").first.click()
+    page.locator("#why strong", has_text=shop.title(expected[0])).wait_for()
+    page.locator("#results [data-action=add]").first.click()
+    page.wait_for_selector("#strip li:nth-child(3)")
+    assert expected[0] not in cards(page, "#results")
+    page.locator("#strip [data-action=remove]").first.click()
+    page.wait_for_selector("#strip li:nth-child(3)", state="detached")
+    page.get_by_role("button", name="Clear history").click()
+    page.locator("#strip .u-notice").wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_a_person_heat_and_hidden_pictures(visit):
+    page = visit()
+    page.get_by_label("Begin with a person").click()
+    page.get_by_role("option", name="Ada").click()
+    page.wait_for_selector("#strip li:nth-child(2)")
+    shown = page.inner_text("#results")
+    page.get_by_label("Show which pictures it looked at").check()
+    page.wait_for_selector("#strip .u-heat")
+    assert page.locator("#strip .u-heat").count() == 1  # the shirt has no picture
+    page.get_by_label("Hide all pictures from the model").check()
+    page.wait_for_function("shown => document.querySelector('#results').innerText !== shown", arg=shown)
+    page.wait_for_selector("#strip .u-heat", state="detached")
+
+
+def test_the_keyboard_is_enough(visit):
+    page = visit()
+    page.locator("#grid [data-id=hat]").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#strip li:nth-child(1)")
+    page.locator("#results [data-action=add]").nth(1).focus()
+    page.keyboard.press("Space")
+    page.wait_for_selector("#strip li:nth-child(2)")
+    page.wait_for_function("document.activeElement.dataset.action === 'add'")  # it is still where it was
+    assert page.evaluate("document.activeElement.closest('#results') !== null")
+
+
+def test_what_is_drawn_anew_moves_nothing_else(visit):
+    page = visit()
+    page.evaluate(
+        "window.shift = 0; new PerformanceObserver(list => list.getEntries().forEach(entry => {"
+        " window.shift += entry.value; })).observe({ type: 'layout-shift' })"
+    )
+    add(page, "hat")
+    add(page, "coat")
+    page.wait_for_timeout(700)
+    assert page.evaluate("window.shift") < 0.1  # what web.dev calls good
+
+
+def test_search(visit):
+    page = visit()
+    open_tab(page, "Search")
+    page.get_by_role("button", name="Search").click()
+    page.get_by_text("The query is empty").wait_for()
+    page.get_by_label("What are they looking for?").fill("warm hat")
+    page.get_by_role("button", name="Search").click()
+    page.wait_for_selector("#anyone [data-action=add]")
+    page.get_by_text("then this side is in their taste").wait_for()
+    page.locator("#anyone [data-action=add]").first.click()
+    page.wait_for_selector("#strip li")
+    page.get_by_role("button", name="Search").click()
+    page.wait_for_selector("#person-found [data-action=add]")
+
+
+def test_select(visit):
+    page = visit(PHONE)
+    open_tab(page, "Select")
+    page.get_by_role("button", name="Which one, and why?").click()
+    page.get_by_text("Too few").wait_for()
+    page.get_by_role("button", name="Draw three").click()
+    page.wait_for_selector("#candidates li:nth-child(3)")
+    page.locator("#candidates button").first.click()
+    page.wait_for_selector("#candidates li:nth-child(3)", state="detached")
+    page.get_by_role("button", name="Which one, and why?").click()
+    page.wait_for_selector("#candidates .u-badge")
+    page.wait_for_selector("#select-why .u-why")
+
+
+def send(page, *paths):
+    page.locator("input[type=file][multiple]").set_input_files(list(paths))
+    page.wait_for_function("document.querySelectorAll('.file-preview tr, .file-preview-holder tr').length > 0")
+    page.get_by_role("button", name="Add to my copy").click()
+
+
+def test_own_items_and_two_visitors(visit, tmp_path):
+    evil = "<img src=x onerror=alert(1)> {{value}} ${alert(2)}"
+    table = write(tmp_path / "items.csv", f"title,image\n{evil},green.png\nPlain,\n")
+    picture = write(tmp_path / "green.png", png())
+    page, stranger = visit(), visit()
+    add(stranger, "coat")
+    open_tab(page, "Your own catalogue")
+    send(page, table, picture)
+    page.wait_for_selector("#own-grid li:nth-child(2)")
+    assert page.locator("#own-grid .u-title").first.inner_text() == evil
+    page.get_by_label("Recommend from my items only").check()
+    open_tab(page, "Recommend")
+    page.wait_for_function("document.querySelectorAll('#results li').length === 2")
+    assert set(cards(page, "#results")) == {"yours-1", "yours-2"}
+    page.locator("#results [data-action=add]").first.click()
+    page.wait_for_selector("#strip li")
+    # Nobody else has seen any of it.
+    add(stranger, "hat")
+    assert cards(stranger, "#strip") == ["0", "1"]
+    stranger.get_by_label("Words in the item").first.fill("plain")
+    stranger.get_by_text("Nothing found").wait_for()
+    assert not any(item_id.startswith("yours") for item_id in cards(stranger, "#results"))
+    open_tab(page, "Your own catalogue")
+    page.get_by_role("button", name="Forget my items").click()
+    page.get_by_text("Forgotten").wait_for()
+    page.locator("#strip .u-notice").wait_for()
+
+
+def test_a_picture_of_something_unknown_and_a_bomb(visit, tmp_path):
+    page = visit()
+    page.get_by_text("Add something the catalogue has never seen").click()
+    page.get_by_label("What is it?").fill("<b>Bold</b> scarf")
+    single = page.locator("input[type=file]:not([multiple])").first
+    single.set_input_files(write(tmp_path / "scarf.png", png()))
+    page.get_by_text("Added").wait_for()
+    assert page.locator("#strip .u-title").inner_text() == "<b>Bold</b> scarf"
+    single.set_input_files(write(tmp_path / "bomb.png", bomb(6000)))
+    page.get_by_text("6000 x 6000").wait_for()
+    assert len(cards(page, "#strip")) == 1
+
+
+def test_a_bad_upload_is_told(visit, tmp_path):
+    page = visit()
+    open_tab(page, "Your own catalogue")
+    page.get_by_role("button", name="Add to my copy").click()
+    page.get_by_text("Nothing was added").wait_for()
+    send(page, write(tmp_path / "bad.zip", b"no archive"))
+    page.get_by_text("The .zip file is damaged").wait_for()
+    assert page.locator("#own-grid li").count() == 0
+
+
+def test_a_model_that_cannot_draw_says_how_it_could(visit):
+    page = visit()
+    open_tab(page, "Imagine")
+    page.get_by_text("Not with this model").wait_for()

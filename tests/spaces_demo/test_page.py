@@ -1,0 +1,77 @@
+"""What the page does on a click, whatever a browser says."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import gradio as gr
+import pytest
+
+from unimp.spaces_demo.page import NOBODY, Page
+
+TOP_K = 50
+
+
+@pytest.fixture(scope="module")
+def page(shop):
+    page = Page(shop, {"Ada": ["shirt", "hat"], "Ben": ["coat", "not there"]}, "tiny <model>")
+    page.build()
+    return page
+
+
+def event(action, item_id):
+    return gr.EventData(None, {"action": action, "id": item_id})
+
+
+def test_clicks_at_once_are_read_one_after_the_other(page, shop):
+    visitor = page.visitor(None)
+    page.draw_all(visitor, TOP_K)
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda item_id: page.click(visitor, TOP_K, event("add", item_id)), ["hat", "coat"] * 6))
+    assert sorted(visitor.history) == ["coat"] * 6 + ["hat"] * 6
+    live = {answer["item_id"]: answer["score"] for answer in visitor.recommend(TOP_K)}
+    again = shop.ask("recommend", {"history": visitor.history}, top_k=TOP_K)
+    assert live == pytest.approx({answer["item_id"]: answer["score"] for answer in again}, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("action", "item_id"),
+    [
+        ("add", "<script>"),
+        ("add", ""),
+        ("why", "nothing"),
+        ("remove", "99"),
+        ("remove", "-1"),
+        ("drop", "hat"),
+        ("", ""),
+    ],
+)
+def test_odd_clicks_change_nothing(page, action, item_id):
+    visitor = page.visitor(None)
+    visitor.set_history(["hat"])
+    shown = page.click(visitor, 8, event(action, item_id))
+    assert visitor.history == ["hat"]
+    assert not any("<script>" in part for part in shown if isinstance(part, str))
+
+
+def test_a_click_that_says_nothing_changes_nothing(page):
+    visitor = page.visitor(None)
+    page.click(visitor, 8, gr.EventData(None, None))
+    assert visitor.history == []
+
+
+def test_people_have_the_items_that_are_there(page):
+    visitor, strip, _ = page.choose_person(None, 8, "Ben")
+    assert visitor.history == ["coat"]
+    assert "Grey coat" in strip
+    assert page.choose_person(visitor, 8, NOBODY)[0].history == []
+
+
+def test_a_name_is_escaped(page):
+    assert "tiny &lt;model&gt;" in page._head()
+
+
+def test_visitors_share_nothing(page):
+    ada, ben = (page.choose_person(None, 8, who)[0] for who in ("Ada", "Ben"))
+    page.hide_pictures(ada, 8, True)
+    assert (ada.history, ben.history) == (["shirt", "hat"], ["coat"])
+    assert ada.hide_pictures
+    assert not ben.hide_pictures
