@@ -1,13 +1,15 @@
 """UniMP: one model that knows what someone likes, from pictures and text."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .modeling_unimp import UniMPConfig, UniMPForConditionalGeneration, UniMPModel
+from .modeling_unimp import UniMPConfig, UniMPForConditionalGeneration, UniMPModel, UniMPPreference
 from .processing import Catalog, UniMPProcessor, pipelines_unimp
+from .processing.imagine_pipeline_unimp import UniMPImaginePipeline
 
 __version__ = "0.1.0"
 
@@ -33,6 +35,7 @@ for pipeline_class in (
     pipelines_unimp.UniMPRatePipeline,
     pipelines_unimp.UniMPExplainPipeline,
     pipelines_unimp.UniMPSelectPipeline,
+    UniMPImaginePipeline,
 ):
     PIPELINE_REGISTRY.register_pipeline(
         f"unimp-{pipeline_class.task_name}",
@@ -42,15 +45,18 @@ for pipeline_class in (
         type="multimodal",
     )
 
-_TRAINING = ("UniMPTrainer", "UniMPTrainingConfig")
+# Imported on first use: they bring TRL and diffusers, which whoever only recommends need not wait for, or have.
+_ON_FIRST_USE = {
+    "UniMPImagePipeline": ".processing.image_pipeline_unimp",
+    "UniMPTrainer": ".training.trainer",
+    "UniMPTrainingConfig": ".training.trainer",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """The trainer, imported on first use: it brings TRL, which whoever only recommends need not wait for."""
-    if name in _TRAINING:
-        from .training import trainer
-
-        return getattr(trainer, name)
+    """What brings other libraries."""
+    if name in _ON_FIRST_USE:
+        return getattr(import_module(_ON_FIRST_USE[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -58,7 +64,9 @@ __all__ = [
     "Catalog",
     "UniMPConfig",
     "UniMPForConditionalGeneration",
+    "UniMPImagePipeline",
     "UniMPModel",
+    "UniMPPreference",
     "UniMPProcessor",
     "UniMPTrainer",
     "UniMPTrainingConfig",

@@ -4,14 +4,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from huggingface_hub import DatasetCardData
+from transformers import PreTrainedModel
+from transformers.trainer_utils import get_last_checkpoint
 
+from .processing import UniMPProcessor
 from .processing.demo_store import build_demo_store, draw_sheet
 from .processing.pipelines_unimp import UniMPRecommendPipeline
-from .processing.splits import make_split
+from .processing.splits import Split, make_split
 from .processing.store import make_store
 from .report import print_metrics, print_recommendations, say
 from .training.evaluation import held_out_samples
-from .training.recipe import ModelArguments
+from .training.recipe import ModelArguments, load
 from .training.run import run
 from .training.trainer import UniMPTrainingConfig
 
@@ -41,14 +44,18 @@ def training_config(output_dir: Path, seed: int) -> UniMPTrainingConfig:
     )
 
 
-def quickstart(output_dir: Path, seed: int = 0, resume: bool = False) -> int:
-    """Build the demo store, train, evaluate, recommend, save; returns the exit status."""
+def quickstart(output_dir: Path, seed: int = 0, resume: bool = False, imagine: bool = False) -> int:
+    """
+    Build the demo store, train, evaluate, recommend, save, and with `imagine` learn to draw; returns the exit status.
+    """
     say("Opening the demo store ...")
     items, interactions = build_demo_store(seed=seed)
     output_dir.mkdir(parents=True, exist_ok=True)
     draw_sheet(items, output_dir / "store.png")
     store = replace(make_store(items, interactions), card=DEMO_CARD)
     split = make_split(store, "user_holdout")
+    if imagine and resume and _is_trained(output_dir):
+        return _imagine(*load(str(output_dir)), split, output_dir, seed)
     result = run(store, split, model_arguments(), training_config(output_dir, seed), resume=resume)
     if result is None:
         return 130
@@ -63,4 +70,18 @@ def quickstart(output_dir: Path, seed: int = 0, resume: bool = False) -> int:
     say(f'    recommend = pipeline("unimp-recommend", model="{output_dir}", trust_remote_code=True)')
     examples = ", ".join(f'"{item["item_id"]}"' for item in history[:2])
     say(f'    recommend({{"history": [{examples}]}}, top_k=5)\n')
-    return 0
+    return _imagine(result.model, result.processor, split, output_dir, seed) if imagine else 0
+
+
+def _is_trained(output_dir: Path) -> bool:
+    """Whether the recommender there is finished: there is nothing of it to go on with, or drawing had begun."""
+    from .imagine import is_interrupted
+
+    finished = (output_dir / "metrics.json").is_file() and get_last_checkpoint(str(output_dir)) is None
+    return finished or is_interrupted(output_dir)
+
+
+def _imagine(model: PreTrainedModel, processor: UniMPProcessor, split: Split, output_dir: Path, seed: int) -> int:
+    from .imagine import learn_to_draw
+
+    return 130 if learn_to_draw(model, processor, split, output_dir, seed) is None else 0
