@@ -117,6 +117,10 @@ class UniMPItemRows(nn.Module):
         return learned + self.projection(content)
 
 
+# What item rows are made of, but for their token embeddings.
+PARTS_OF_ROWS = (UniMPItemContent, UniMPItemRows, nn.Linear)
+
+
 class CatalogRowsMixin:
     """Item rows of [`UniMPForConditionalGeneration`]."""
 
@@ -213,13 +217,19 @@ class CatalogRowsMixin:
 
         In evaluation mode they are computed once and kept until something they are made of changes, as projecting a
         whole catalogue costs more than reading a prompt. A change that torch does not count (in place, through
-        `.data`) is not noticed before the next `model.train()` or `model.eval()`.
+        `.data`) is not noticed before the next `model.train()` or `model.eval()`. With adapters on what rows are made
+        of, they are never kept: those are switched without any change of weights.
         """
-        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():
+            return self._compute_item_rows()
+        made_of = [self.model.item_content, *self.row_modules()]
+        parts = [part for module in made_of if module is not None for part in module.modules()]
+        if self.training or torch.is_grad_enabled() or any(type(part) not in PARTS_OF_ROWS for part in parts):
+            self._kept_rows = None  # who asks for gradients may be about to take a step
             return self._compute_item_rows()
         sources = [self.get_input_embeddings().weight]
-        for module in (self.model.item_content, *self.row_modules()):
-            sources += [] if module is None else [*module.parameters(), *module.buffers()]
+        for part in parts:
+            sources += [*part.parameters(recurse=False), *part.buffers(recurse=False)]
         state = [(id(tensor), tensor.data_ptr(), *_version(tensor)) for tensor in sources]
         state.append(torch.is_autocast_enabled(self.device.type) and torch.get_autocast_dtype(self.device.type))
         if self._kept_rows is None or self._kept_rows[0] != state:

@@ -84,6 +84,12 @@ class UniMPSession:
         return {image.key: image.picture for image in self._images if image.key is not None}
 
     @torch.no_grad()
+    def is_current(self) -> bool:
+        """Whether the model's item rows are still those that the prompt was read with."""
+        rows = zip(self._model.compute_item_rows(), self._item_rows, strict=True)
+        return all(now is then or torch.equal(now, then) for now, then in rows)
+
+    @torch.no_grad()
     def read(self, keep: int | None = None, image_keys: Sequence[Hashable] | None = None, **inputs: Any) -> None:
         """
         Keep the first tokens of the prompt, forget those after them, and read what comes instead.

@@ -113,6 +113,8 @@ class UniMPLiveSession:
                 self._pipeline._check_match()
                 self._start(self._events)
             self._table = table
+        elif self._session is not None and not self._session.is_current():
+            self._start(self._events)  # clicks may come after a change of the catalogue and before its indexing
         if self._session is None or self._session.state is None:
             self._read(self._entries)
 

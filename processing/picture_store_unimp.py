@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -149,6 +150,9 @@ def _write_header(path: Path, about: Mapping[str, str], num_pictures: int, like:
     }
     header = json.dumps({"__metadata__": dict(about)} | tensors).encode()
     header += b" " * (-len(header) % 8)
+    free = shutil.disk_usage(path.parent).free
+    if free < ends[2]:  # a mapped file that finds no room ends the process without a word
+        raise OSError(f"{path} takes {ends[2] / 1e9:.1f} GB, but only {free / 1e9:.1f} are free: make room for it.")
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(header)) + header)
         file.truncate(8 + len(header) + ends[2])

@@ -72,6 +72,7 @@ class UniMPPipeline(Pipeline):
                 f"`processor` writes {processor.item_text_length}: load both from the same folder."
             )
         check_prompt_length(processor.max_length, config.text_config)
+        self._checked = processor.catalog.table
 
     def _check_codes(self) -> None:
         """Refuse semantic codes that are not the model's."""
@@ -132,6 +133,8 @@ class UniMPPipeline(Pipeline):
     def preprocess(self, samples: Iterable[dict[str, Any]]) -> dict[str, Any]:
         """Requests to tensors."""
         samples = list(samples)
+        if self.processor.catalog is None or self.processor.catalog.table is not self._checked:
+            self._check_match()  # the catalogue has changed
         model_inputs = self.processor(samples, task=self.task_name, catalog_features=self.pictures)  # checks them
         return {"codes": [self._codes(sample) for sample in samples], "model_inputs": model_inputs}
 
@@ -150,8 +153,8 @@ class UniMPRecommendPipeline(UniMPPipeline):
         candidates (`list[str]`, *optional*): a shop's filter, ids of the only items that may be answered; of these,
             too, the seen ones and those that are not available are left out.
 
-    A score is the item's log-probability over the whole catalogue. An empty history is answered with what people begin
-    with.
+    A score is the item's log-probability over the whole catalogue, whatever is left out; with semantic codes over all
+    that codes could name, some of which is no item. An empty history is answered with what people begin with.
     """
 
     task_name = "recommend"

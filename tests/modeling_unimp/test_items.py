@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from unimp.modeling_unimp.items_unimp import UniMPItemContent
@@ -142,6 +143,31 @@ def test_rows_are_not_those_from_before_a_training_of_fused_steps(model):
     with torch.no_grad():
         after = model.compute_item_rows()[0]
     assert (after - before).abs().max() > 0.05
+
+
+def test_rows_are_not_those_from_before_a_fused_step_in_evaluation_mode(model):
+    with torch.no_grad():
+        before = model.compute_item_rows()[0].clone()
+    model.compute_item_rows()[0].square().sum().backward()
+    torch.optim.SGD(model.parameters(), lr=0.1, fused=True).step()
+    with torch.no_grad():
+        assert (model.compute_item_rows()[0] - before).abs().max() > 0.05
+
+
+@pytest.mark.parametrize(("target", "kept_whole"), [("projection", None), ("q_proj", ["item_rows"])])
+@torch.no_grad()
+def test_rows_follow_adapters_that_are_switched(model, target, kept_whole):
+    plain = model.compute_item_rows()[0]
+    settings = LoraConfig(r=2, target_modules=[target], modules_to_save=kept_whole, init_lora_weights=False)
+    adapted = get_peft_model(model, settings).eval()
+    for name, parameter in adapted.named_parameters():
+        if "modules_to_save" in name:
+            parameter.add_(1)
+    rows = model.compute_item_rows()[0]
+    assert (rows - plain).abs().max() > 0.01
+    with adapted.disable_adapter():
+        torch.testing.assert_close(model.compute_item_rows()[0], plain)
+    torch.testing.assert_close(model.compute_item_rows()[0], rows)
 
 
 def test_rows_that_train_are_never_kept(model):

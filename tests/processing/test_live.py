@@ -303,6 +303,10 @@ def test_a_catalogue_that_changes_is_followed():
     pipe.processor.index_catalog(pipe.model, codes)
     session.append("belt")
     check(session.recommend(), pipe({"history": [*history, "belt"]}))
+    codes = catalog.replace([{"item_id": "coat", "title": "Torn coat"}])
+    session.append("socks")  # before the model knows
+    pipe.processor.index_catalog(pipe.model, codes)
+    check(session.recommend(), pipe({"history": [*history, "belt", "socks"]}))
 
 
 def test_parameters_are_those_of_the_pipeline():

@@ -2,7 +2,9 @@
 
 import os
 import pickle
+import shutil
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -156,6 +158,13 @@ def test_a_damaged_file_is_refused(processor, model, tmp_path):
     path.write_bytes(path.read_bytes()[:-7])
     with pytest.raises(ValueError, match=r"damaged.*delete it"):
         processor.encode_pictures(model, tmp_path)
+
+
+def test_a_file_that_finds_no_room_is_told_at_once(processor, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=100))
+    with pytest.raises(OSError, match=r"_picture_features\.part takes 0\.0 GB, but only 0\.0 are free: make room"):
+        processor.encode_pictures(model, tmp_path)
+    assert not list(tmp_path.glob("*.part"))
 
 
 def test_latents_are_made_of_features_that_are_at_hand(processor, model, tmp_path):

@@ -248,11 +248,15 @@ def test_only_candidates_are_selected(shared):
 def test_a_model_without_rows_for_new_items_is_refused():
     processor = make_processor()
     model = make_model(processor)
+    pipe = UniMPRecommendPipeline(model=model, processor=processor)
     processor.catalog.add([{"item_id": "cap"}])
+    with pytest.raises(ValueError, match=r"`model` has 8 item codes, .* 9 items: call `processor.index_catalog"):
+        pipe({"history": ["cap"]})
     with pytest.raises(ValueError, match=r"`model` has 8 item codes, .* 9 items: call `processor.index_catalog"):
         UniMPRecommendPipeline(model=model, processor=processor)
     processor.index_catalog(model)
     assert len(UniMPRecommendPipeline(model=model, processor=processor)({"history": []})) == 9
+    assert len(pipe({"history": ["cap"]})) == 8
 
 
 def test_a_processor_of_another_model_is_refused(shared):
