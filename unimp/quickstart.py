@@ -33,7 +33,7 @@ def training_config(output_dir: Path, seed: int) -> UniMPTrainingConfig:
         output_dir=str(output_dir),
         seed=seed,
         num_passes=10,
-        task_rates={"recommend": 0.7, "search": 1.5, "rate": 0.3, "explain": 0.3, "select": 0.5},
+        task_rates={"recommend": 0.7, "search": 1.7, "rate": 0.4, "explain": 1.0, "select": 0.5},
         per_device_train_batch_size=16,
         learning_rate=2e-3,
         weight_decay=0.05,
