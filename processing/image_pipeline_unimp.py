@@ -18,6 +18,7 @@ from .imagine_unimp import Candidate, PictureSimilarity, Scorer, UniMPImageOutpu
 from .keywords_unimp import (
     NUM_PREFERENCE_KEYWORDS,
     NUM_TARGET_KEYWORDS,
+    find_words,
     item_words,
     preference_keywords,
     target_keywords,
@@ -36,6 +37,8 @@ except ImportError as error:
 NOTHING, TARGET, BOTH, PREFERENCE = range(4)
 # Most recent events of a history that keywords are counted in and candidates are compared with.
 HISTORY_LENGTH = 20
+# Items that a search looks through for each one that is retrieved.
+SEARCH_DEPTH = 10
 
 
 def mixing(weighting: float, guidance_scale: float) -> list[float]:
@@ -166,7 +169,7 @@ class UniMPImagePipeline(DiffusionPipeline):
         alpha: float = 0.5,
         num_candidates: int = 5,
         weightings: Sequence[float] | None = None,
-        guidance_scale: float = 2.5,
+        guidance_scale: float = 1.5,
         num_inference_steps: int = 20,
         num_retrieved: int = 3,
         preference_keywords: Sequence[str] | None = None,
@@ -189,14 +192,15 @@ class UniMPImagePipeline(DiffusionPipeline):
             num_candidates (`int`, defaults to 5): pictures to choose from.
             weightings (`Sequence[float]`, *optional*): what the candidates are made of, in turn, see [`mixing`];
                 evenly spaced from 0 to 1 by default. Candidates of the same turn start from the same noise.
-            guidance_scale (`float`, defaults to 2.5): how strictly the denoiser follows what it is conditioned on.
+            guidance_scale (`float`, defaults to 1.5): how strictly the denoiser follows what it is conditioned on; the
+                large ones want more, Stable Diffusion about 7.
             num_inference_steps (`int`, defaults to 20): steps of the scheduler.
             num_retrieved (`int`, defaults to 3): items that stand for what was asked.
             preference_keywords, target_keywords (`Sequence[str]`, *optional*): instead of those found; none if empty.
             use_answer (`bool`, defaults to `True`): let the model say in words what the person likes about the item
                 that fits best.
             use_soft (`bool`, defaults to `True`): use the soft preference embeddings.
-            scorer (*optional*): how alike pictures are; [`PictureSimilarity`] by default.
+            scorer (*optional*): how alike pictures are; [`PictureSimilarity`] by default, for `d_t` by position.
             generator (`torch.Generator`, *optional*): the same seed gives the same picture.
 
         Returns:
@@ -227,8 +231,12 @@ class UniMPImagePipeline(DiffusionPipeline):
             target_keywords = self.keywords_of_request(query, wanted if target is not None or query is None else [])
         states, mask = self._four_conditions(target_keywords, preference_keywords, history if use_soft else [])
         pictures = self.generate(states, mask, weightings, guidance_scale, num_inference_steps, generator)
-        scorer = PictureSimilarity(self.model, self.processor) if scorer is None else scorer
-        scores = [score_pictures(scorer, pictures, list(filter(None, images))) for images in references]
+        # What they like is a matter of colours and fabrics; what was asked, one of shapes too.
+        scorers = [scorer or PictureSimilarity(self.model, self.processor, by_position=n == 1) for n in range(2)]
+        scores = [
+            score_pictures(scorer, pictures, list(filter(None, images)))
+            for scorer, images in zip(scorers, references, strict=True)
+        ]
         candidates = [Candidate(*parts) for parts in zip(pictures, weightings, *scores, strict=True)]
         return UniMPImageOutput(candidates, alpha, retrieved, list(preference_keywords), list(target_keywords), answer)
 
@@ -236,10 +244,16 @@ class UniMPImagePipeline(DiffusionPipeline):
         return kind(model=self.model, processor=self.processor, device=self.model.device)
 
     def retrieve(self, history: Sequence[Any], query: str | None, num_items: int) -> list[dict[str, Any]]:
-        """Items that fit request and person (UniMP), as `unimp-search` answers, or `unimp-recommend` without one."""
+        """
+        Items that fit request and person (UniMP), as `unimp-search` answers, or `unimp-recommend` without one. Of
+        what the search finds, those come first whose attributes have most words of the request.
+        """
         if query is None:
             return self._pipeline(UniMPRecommendPipeline)({"history": history}, top_k=num_items)
-        return self._pipeline(UniMPSearchPipeline)({"history": history, "query": query}, top_k=num_items)
+        search, words = self._pipeline(UniMPSearchPipeline), set(find_words(query))
+        found = search({"history": history, "query": query}, top_k=SEARCH_DEPTH * num_items)
+        known = [words.intersection(find_words(self._words_of_item(_as_mapping(row["item_id"])))) for row in found]
+        return [found[n] for n in sorted(range(len(found)), key=lambda n: -len(known[n]))][:num_items]
 
     def ask(self, history: Sequence[Any], item: Any) -> str | None:
         """What the model says a person likes about an item; `None` where it says nothing, or that they do not."""

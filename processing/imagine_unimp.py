@@ -120,27 +120,34 @@ def score_pictures(scorer: Scorer, pictures: Sequence[Image.Image], references: 
 
 class PictureSimilarity:
     """
-    The model's own view of how alike pictures are: the cosine of their pooled features, as deviations from the
-    catalogue's mean, averaged over the references and brought from -1..1 to 0..1.
+    The model's own view of how alike pictures are: the cosine of their features, as deviations from the catalogue's
+    mean, averaged over the references and brought to 0..1.
 
     Args:
         model ([`UniMPForConditionalGeneration`]), processor ([`UniMPProcessor`]): whose view.
+        by_position (`bool`): compare every position of a picture with the same position of the other, which tells
+            shapes apart; by default what they show anywhere is compared, which tells colours and fabrics apart.
     """
 
-    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin) -> None:
+    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, by_position: bool = False) -> None:
         self.model = model
         self.processor = processor
+        self.by_position = by_position
 
     @torch.no_grad()
     def embed(self, pictures: Sequence[Image.Image]) -> torch.Tensor:
-        """`[pictures, vision_hidden_size]`, each of length 1."""
+        """`[pictures, positions * vision_hidden_size]` (without `by_position` of one position), each of length 1."""
         batches = [self.processor.image_processor(images=[p], return_tensors="pt")["pixel_values"] for p in pictures]
-        pooled = self.model.get_image_features(torch.cat(batches).to(self.model.device)).mean(1).float()
+        features = self.model.get_image_features(torch.cat(batches).to(self.model.device)).float()
+        features = features if self.by_position else features.mean(1, keepdim=True)
         known_by = self.model.model.item_content
         statistics = self.model.model.item_codes if known_by is None else known_by
-        return nn.functional.normalize((pooled - statistics.image_mean) * statistics.image_scale, dim=-1)
+        states = nn.functional.normalize((features - statistics.image_mean) * statistics.image_scale, dim=-1)
+        return nn.functional.normalize(states.flatten(1), dim=-1)
 
     def __call__(self, pictures: Sequence[Image.Image], references: Sequence[Image.Image]) -> list[float]:
         """See `Scorer`."""
         cosines = self.embed(pictures) @ self.embed(references).mean(0)
+        if self.by_position:  # most positions are the background, and alike: there are hardly any below 0
+            return cosines.clamp(0, 1).tolist()
         return ((1 + cosines.clamp(-1, 1)) / 2).tolist()

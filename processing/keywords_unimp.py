@@ -13,14 +13,14 @@ NUM_PREFERENCE_KEYWORDS, NUM_TARGET_KEYWORDS = 8, 5
 _WORD = re.compile(r"[^\W_]+(?:[-'’&][^\W_]+)*")
 # Words that say nothing of what a thing looks like.
 _STOP_WORDS = (
-    "a about after again all almost also always am an and another any are as at back be because been before being but "
-    "by came can come could did do does doing done down each even ever every few find for from get gets go goes good "
-    "got had has have having he her here hers him his how i if in into is isn't it it's its just know let like liked "
-    "likes look looking love loved made make makes many may me mean might more most much must my need never no nor "
-    "not nothing now of off on once one only or other our out over own please really right same say see she should so "
-    "some something still such take than that the their them then there these they thing things this those through "
-    "time to too under until up us use very want wants was way we well were what when where which while who why will "
-    "with would yes you your yours"
+    "a about after again all almost also always am an and another any are as at back be because been before being "
+    "bought but buy by came can come could did do does doing done down each enough even ever every few find for from "
+    "get gets go goes good got had hardly has have having he her here hers him his how i if in into is isn't it it's "
+    "its just know let like liked likes look looking love loved made make makes many may me mean might more most much "
+    "must my need never no nor not nothing now of off on once one only or other our out over own please really right "
+    "same say see she should so some something still such take than that the their them then there these they thing "
+    "things this those through time to too under until up us use very want wants was way we well were what when where "
+    "which while who why will with would yes you your yours"
 )
 STOP_WORDS = frozenset(_STOP_WORDS.split())
 

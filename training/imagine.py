@@ -43,20 +43,25 @@ class ImagineTrainingConfig:
 
     output_dir: str = field(metadata={"help": "Where the pipeline goes, and checkpoints on the way."})
     seed: int = field(default=0, metadata={"help": "Of the order of the pairs, the noise and what is left out."})
-    max_steps: int = field(default=1200, metadata={"help": "Steps of the optimizer."})
+    max_steps: int = field(default=1500, metadata={"help": "Steps of the optimizer."})
     batch_size: int = field(default=32, metadata={"help": "Pairs a step and process."})
-    learning_rate: float = field(default=1.5e-3, metadata={"help": "Peak learning rate; cosine to 1% of it."})
+    learning_rate: float = field(default=2e-3, metadata={"help": "Peak learning rate; cosine to 1% of it."})
     warmup_steps: int = field(default=50, metadata={"help": "Steps up to the peak."})
     weight_decay: float = field(default=0.01, metadata={"help": "Of AdamW."})
     max_grad_norm: float = field(default=1.0, metadata={"help": "Gradients are clipped to this norm."})
     train_denoiser: bool = field(
         default=True, metadata={"help": "Train the denoiser, too; otherwise soft tokens and projections alone."}
     )
-    target_dropout: float = field(
-        default=0.15, metadata={"help": "How often the denoiser is not told what was asked."}
+    taste_after: float = field(
+        default=0.4,
+        metadata={
+            "help": "Share of the steps before it is told of anyone's taste: first it learns to draw what was asked. "
+            "0 for a denoiser that can draw."
+        },
     )
+    target_dropout: float = field(default=0.1, metadata={"help": "How often the denoiser is not told what was asked."})
     attribute_dropout: float = field(
-        default=0.6,
+        default=0.8,
         metadata={
             "help": "How often it is told the words of the request alone, where there are some, and not the item's."
         },
@@ -65,7 +70,7 @@ class ImagineTrainingConfig:
         default=0.3, metadata={"help": "How often it is not told the keywords of their taste."}
     )
     word_dropout: float = field(
-        default=0.3,
+        default=0.2,
         metadata={"help": "How often each word of what was asked is left out: taste then says what is left open."},
     )
     soft_dropout: float = field(default=0.3, metadata={"help": "How often it is not given the soft embeddings."})
@@ -83,7 +88,7 @@ class ImagineTrainingConfig:
                 raise ValueError(f"`{name}` must be at least {least}, got {getattr(self, name)}.")
         if not self.learning_rate > 0:
             raise ValueError(f"`learning_rate` must be above 0, got {self.learning_rate}.")
-        for name in (*DROPOUTS, "word_dropout", "nothing_rate"):
+        for name in (*DROPOUTS, "taste_after", "word_dropout", "nothing_rate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` must lie between 0 and 1, got {getattr(self, name)}.")
 
@@ -337,10 +342,15 @@ class ImagineTrainer:
         config, state = self.config, np.random.SeedSequence([self.config.seed, step]).generate_state(1)
         generator = torch.Generator().manual_seed(int(state[0]))
         noise = torch.randn(number, *shape, generator=generator)
-        timesteps = torch.randint(self.noise_scheduler.config.num_train_timesteps, (number,), generator=generator)
+        # The noisier, the more often: there it is decided what the picture shows.
+        share = torch.rand(number, generator=generator).sqrt()
+        number_of_times = self.noise_scheduler.config.num_train_timesteps
+        timesteps = (share * number_of_times).long().clamp(max=number_of_times - 1)
         words = [config.word_dropout] * NUM_TARGET_KEYWORDS
         rates = torch.tensor([*(getattr(config, name) for name in DROPOUTS), *words])
         told = torch.rand(number, len(rates), generator=generator) >= rates
+        if step < config.taste_after * config.max_steps:
+            told[:, [DROPOUTS.index("keyword_dropout"), DROPOUTS.index("soft_dropout")]] = False
         return noise, timesteps, told & (torch.rand(number, 1, generator=generator) >= config.nothing_rate)
 
     def _wanted(self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:

@@ -24,6 +24,7 @@ from unimp import UniMPImagePipeline, UniMPPreference
 from unimp.processing import image_pipeline_unimp
 from unimp.processing.contact_sheet import SheetRow, contact_sheet, sheet_rows
 from unimp.processing.image_pipeline_unimp import mixing
+from unimp.processing.pipelines_unimp import UniMPSearchPipeline
 
 from .conftest import byte_tokenizer, draw_picture, make_model, make_processor
 
@@ -212,6 +213,14 @@ def test_what_the_denoiser_is_told_does_not_depend_on_its_batch(pipe):
             assert torch.equal(one_mask[0], mask[row])
     assert mask.sum(-1).tolist() == [1 + 2 + 2, 1 + 1, 1 + 1 + 3 + 2]
     assert not states[mask == 0].any()
+
+
+def test_what_has_the_words_of_the_request_is_retrieved_first(pipe):
+    for word in ("hat", "gloves", "wool"):
+        assert word in pipe._words_of_item({"item_id": pipe.retrieve(["shirt"], word, 1)[0]["item_id"]}).lower()
+    found = [answer["item_id"] for answer in pipe.retrieve(["shirt"], "something", 3)]  # no item has it
+    search = pipe._pipeline(UniMPSearchPipeline)
+    assert found == [row["item_id"] for row in search({"history": ["shirt"], "query": "something"}, top_k=3)]
 
 
 def test_a_target_is_drawn_and_nothing_searched(pipe):

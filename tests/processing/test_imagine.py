@@ -81,3 +81,14 @@ def test_the_models_own_similarity(shared):
     one, two = similarity(pictures[2:], pictures[:1])[0], similarity(pictures[2:], pictures[1:2])[0]
     assert similarity(pictures[2:], pictures[:2]) == [pytest.approx((one + two) / 2)]
     assert score_pictures(similarity, pictures, []) == [None] * 3
+
+
+def test_by_position_shapes_are_told_apart(shared):
+    left, right = (Image.new("RGB", (32, 32), "white") for _ in range(2))
+    left.paste("red", (0, 0, 12, 32))
+    right.paste("red", (20, 0, 32, 32))
+    anywhere, by_position = (PictureSimilarity(*shared, by_position=flag) for flag in (False, True))
+    for similarity in (anywhere, by_position):
+        assert similarity([left], [left]) == [pytest.approx(1.0)]
+    apart = [(similarity.embed([left]) @ similarity.embed([right]).T).item() for similarity in (anywhere, by_position)]
+    assert apart[1] < apart[0] - 0.05

@@ -57,7 +57,7 @@ def make_trainer(recommender, split, tmp_path):
         preference = UniMPPreference.from_model(model, WIDTH, 2, num_prefix_tokens)
         scheduler = DDIMScheduler(num_train_timesteps=50, prediction_type=prediction_type)
         pipe = UniMPImagePipeline(model, processor, make_unet(channels), scheduler, preference, **(parts or {}))
-        fields = {"max_steps": 6, "batch_size": 4, "warmup_steps": 2, "disable_tqdm": True, **fields}
+        fields = {"max_steps": 6, "batch_size": 4, "warmup_steps": 2, "taste_after": 0, "disable_tqdm": True, **fields}
         config = ImagineTrainingConfig(**{"output_dir": str(tmp_path / "out"), **fields})
         return ImagineTrainer(pipe, config, pairs or ImaginePairs(split.train, processor.catalog))
 
@@ -132,11 +132,14 @@ def test_the_loss_is_that_of_what_the_scheduler_predicts(make_trainer, predictio
 
 def test_the_denoiser_is_told_as_often_as_the_rates_say(make_trainer):
     rates = {"target_dropout": 0.1, "attribute_dropout": 0.5, "keyword_dropout": 0.2, "soft_dropout": 0.4}
-    trainer = make_trainer(nothing_rate=0.25, word_dropout=0.3, **rates)
-    told = trainer._draw(0, 20_000, (1,))[2].float()
+    trainer = make_trainer(nothing_rate=0.25, word_dropout=0.3, max_steps=10, taste_after=0.5, **rates)
+    told = trainer._draw(5, 20_000, (1,))[2].float()
     expected = torch.tensor([0.75 * (1 - rate) for rate in [*rates.values(), *[0.3] * 5]])  # 5 target keywords
     torch.testing.assert_close(told.mean(0), expected, atol=0.02, rtol=0)
     assert (told.sum(1) == 0).float().mean() > 0.25
+    expected[2:4] = 0  # of taste nothing in the first half
+    told = trainer._draw(4, 20_000, (1,))[2].float()
+    torch.testing.assert_close(told.mean(0), expected, atol=0.02, rtol=0)
 
 
 def test_what_is_left_out_is_not_told(make_trainer):
@@ -304,7 +307,14 @@ def test_sizes_that_cannot_work_are_refused(arguments, name):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("max_steps", 0), ("batch_size", 0), ("learning_rate", 0.0), ("soft_dropout", 1.5), ("nothing_rate", -0.1)],
+    [
+        ("max_steps", 0),
+        ("batch_size", 0),
+        ("learning_rate", 0.0),
+        ("soft_dropout", 1.5),
+        ("taste_after", 2.0),
+        ("nothing_rate", -0.1),
+    ],
 )
 def test_settings_that_cannot_work_are_refused(name, value):
     with pytest.raises(ValueError, match=f"`{name}`"):
