@@ -9,18 +9,16 @@ Queries and explanations of the store name colours and patterns, so that the qui
 tells a model without pictures what the pictures show. Trained on "recommend" and "select" alone it has to do without.
 
 Held-out people (10% of them a seed), full ranking of the catalogue without the items of the history, wording never
-trained with; intervals are 95% bootstrap over people, ratios are paired.
+trained with; intervals are 95% bootstrap over people, ratios are paired. What is in the work folder is not done again.
 """
 
 import argparse
 import json
 import logging
-import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
-import torch
 from transformers import set_seed
 
 from unimp.processing import Columns
@@ -35,7 +33,7 @@ from unimp.training.trainer import UniMPTrainer
 
 logger = logging.getLogger(__name__)
 
-RESULTS = Path(__file__).parent / "results" / "demo_store.json"
+RESULTS = Path(__file__).parent / "results"
 # Whether the items' codes know the pictures, and whether cross-attention looks at them.
 SYSTEMS = {
     "codes and cross-attention": (True, True),
@@ -46,9 +44,12 @@ SYSTEMS = {
 FIRST = next(iter(SYSTEMS))
 
 Values = dict[str, np.ndarray]  # by figure, a number a person
+Run = tuple[dict[str, Values], float]
 
 
-def train_and_measure(seed: int, system: str, tasks: list[str] | None, folder: str) -> tuple[dict[str, Values], float]:
+def train_and_measure(
+    seed: int, system: str, tasks: list[str] | None, folder: Path
+) -> tuple[dict[str, Values], float]:
     """Figures of each held-out person by system (popularity and chance beside the model), and seconds of training."""
     in_codes, in_attention = SYSTEMS[system]
     items, interactions = build_demo_store(seed=seed)
@@ -63,7 +64,7 @@ def train_and_measure(seed: int, system: str, tasks: list[str] | None, folder: s
     model, processor = build(store, arguments, split.train)
     if not in_codes:
         model.model.item_content.image_embeddings.zero_()
-    config = training_config(Path(folder), seed)
+    config = training_config(folder / "training", seed)
     if tasks is not None:
         config.task_rates = dict.fromkeys(tasks, 1.0)
     trainer = UniMPTrainer(model, config, processor, split.train)
@@ -86,6 +87,24 @@ def _by_person(results: dict[str, TaskResult], system: str) -> Values:
     return values
 
 
+def measured_once(seed: int, system: str, tasks: list[str] | None, folder: Path) -> Run:
+    """What [`train_and_measure`] returns, kept in `folder`."""
+    file = folder / "figures.npz"
+    if not file.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        by_name, seconds = train_and_measure(seed, system, tasks, folder)
+        flat = {f"{name}/{figure}": rows for name, values in by_name.items() for figure, rows in values.items()}
+        np.savez(file, seconds=seconds, **flat)
+        logger.info("seed %d, %s: %.0f s of training", seed, system, seconds)
+    by_name = {}
+    with np.load(file) as kept:
+        for key in kept.files:
+            if key != "seconds":
+                name, figure = key.split("/")
+                by_name.setdefault(name, {})[figure] = kept[key]
+        return by_name, float(kept["seconds"])
+
+
 def main() -> None:
     """Print the table, write it to `results/`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -93,25 +112,27 @@ def main() -> None:
     parser.add_argument(
         "--tasks", nargs="+", help="Tasks to train, at a rate of 1; the quickstart's mixture by default."
     )
-    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--work_dir", type=Path, default=Path("outputs/demo_store"), help="What is done.")
+    parser.add_argument("--output", type=Path, help="By default a file of benchmarks/results named by the tasks.")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("unimp").setLevel(logging.WARNING)
+    trained = "-".join(options.tasks) if options.tasks else "mixture"
     values: dict[str, list[Values]] = {}
     seconds: dict[str, list[int]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for seed in options.seeds:
-            for system in SYSTEMS:
-                by_name, spent = train_and_measure(seed, system, options.tasks, folder)
-                seconds.setdefault(system, []).append(round(spent))
-                values.setdefault(system, []).append(by_name.pop("model"))
-                if system == FIRST:
-                    for name, others in by_name.items():
-                        values.setdefault(name, []).append(others)
-                logger.info("seed %d, %s: %.0f s of training", seed, system, spent)
+    for seed in options.seeds:
+        for system in SYSTEMS:
+            folder = options.work_dir / trained / system / f"seed-{seed}"
+            by_name, spent = measured_once(seed, system, options.tasks, folder)
+            seconds.setdefault(system, []).append(round(spent))
+            values.setdefault(system, []).append(by_name.pop("model"))
+            if system == FIRST:
+                for name, others in by_name.items():
+                    values.setdefault(name, []).append(others)
     systems = compare({name: _join(parts) for name, parts in values.items()})
-    about = {"tasks": options.tasks, "seeds": options.seeds, "threads": torch.get_num_threads(), "seconds": seconds}
-    options.output.write_text(json.dumps(about | {"systems": systems}, indent=1) + "\n", encoding="utf-8")
+    about = {"tasks": options.tasks, "seeds": options.seeds, "seconds": seconds}
+    output = options.output or RESULTS / f"demo_store_{trained}.json"
+    output.write_text(json.dumps(about | {"systems": systems}, indent=1) + "\n", encoding="utf-8")
     print(markdown(systems))
 
 

@@ -15,10 +15,12 @@ import logging
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
@@ -27,10 +29,12 @@ from baselines.ranking import user_values
 from datasets import Dataset
 
 from unimp.cli import main as unimp
-from unimp.processing import Columns
+from unimp.processing import TASKS, Columns
 from unimp.processing.splits import sequences
 from unimp.processing.store import as_table, read_store, write_store
+from unimp.training import trainer
 from unimp.training.metrics import bootstrap_interval, paired_ratio_interval
+from unimp.training.mixture import MixtureSettings
 from unimp.training.recipe import load
 
 logger = logging.getLogger(__name__)
@@ -47,9 +51,10 @@ class Table:
 
     Attributes:
         split: what is held out, see `make_split`.
-        models: by name, what differs from `settings`; the first is what the others are compared with. Two settings
-            are not of `unimp train`: `without` names columns that the data set is stripped of, `history_window` is
-            that of `unimp evaluate` too.
+        models: by name, what differs from `settings`; the first is what the others are compared with. Some settings
+            are not of `unimp train`: `of` names the model of another table, to be measured only; `without` columns
+            that the data set is stripped of; `reconstructs: false` trains the answer of an example alone and nothing
+            of its history. `history_window` is that of `unimp evaluate` too.
         settings: options of `unimp train` that all models share.
         baselines: names of `run_baselines.py`.
         grids: by baseline, settings to try instead of its own grid.
@@ -75,6 +80,7 @@ def train_and_evaluate(table: Table, name: str, seed: int, options: argparse.Nam
     given = {option: getattr(options, option) for option in ("item_encoder", "vision") if getattr(options, option)}
     settings = given | dict(table.settings) | dict(table.models[name])
     dataset = _stripped(options.dataset, settings.pop("without", ()), options.work_dir)
+    training = nullcontext() if settings.pop("reconstructs", True) else answers_alone()
     model = options.work_dir / settings.pop("of") / f"seed-{seed}" if "of" in settings else folder
     config, about = folder / "train.yaml", {"dataset": dataset, "split": table.split, "seed": seed}
     wanted = yaml.safe_dump(settings | about | {"output_dir": str(folder)})
@@ -85,7 +91,8 @@ def train_and_evaluate(table: Table, name: str, seed: int, options: argparse.Nam
     folder.mkdir(parents=True, exist_ok=True)
     config.write_text(wanted, encoding="utf-8")
     if model == folder:
-        _unimp("train", "--config", str(config))
+        with training:
+            _unimp("train", "--config", str(config))
     arguments = ["--model", str(model), "--dataset", dataset, "--split", table.split, "--tasks", table.task]
     arguments += ["--output_dir", str(folder / "evaluation"), "--among", table.among]
     if "history_window" in settings:
@@ -93,6 +100,18 @@ def train_and_evaluate(table: Table, name: str, seed: int, options: argparse.Nam
     if settings.get("item_encoder"):
         arguments += ["--item_encoder", settings["item_encoder"]]
     _unimp("evaluate", *arguments)
+
+
+@contextmanager
+def answers_alone() -> Iterator[None]:
+    """Training without context reconstruction (UniMP): an example ends anywhere, and only its end counts."""
+    tasks = {name: replace(task, reconstructs=False) for name, task in TASKS.items()}
+
+    def ends_anywhere(*arguments: Any, **options: Any) -> MixtureSettings:
+        return MixtureSettings(*arguments, **options | {"dense": False})
+
+    with patch.dict(TASKS, tasks), patch.object(trainer, "MixtureSettings", ends_anywhere):
+        yield
 
 
 def _stripped(dataset: str, columns: Sequence[str], work_dir: Path) -> str:

@@ -151,16 +151,23 @@ def picture_inputs(
 
 @dataclass(frozen=True)
 class Seconds:
-    """Medians of one call: by the clock, and of the process's CPU time over all its threads."""
+    """
+    Medians of one call: by the clock, and of the process's CPU time over all its threads; that is `None` where a GPU
+    computes, as it then tells of the waiting.
+    """
 
     wall: float
-    cpu: float
+    cpu: float | None
+
+    def each(self, number: int) -> "Seconds":
+        """Of one of so many that the call was for."""
+        return Seconds(self.wall / number, None if self.cpu is None else self.cpu / number)
 
 
-def compare(runs: dict[str, Callable[[], Any]], repetitions: int) -> dict[str, Seconds]:
+def compare(runs: dict[Any, Callable[[], Any]], repetitions: int) -> dict[Any, Seconds]:
     """
     Time some calls in turns (A, B, A, B, ...), so that whatever else the machine does meets all alike; each is called
-    once before, untimed.
+    once before, untimed. What a call leaves to a GPU is waited for.
     """
     times = {name: [] for name in runs}
     for turn in range(repetitions + 1):
@@ -170,22 +177,34 @@ def compare(runs: dict[str, Callable[[], Any]], repetitions: int) -> dict[str, S
             _wait_for_device()
             if turn:
                 times[name].append((time.perf_counter() - wall, time.process_time() - cpu))
-    return {name: Seconds(*map(statistics.median, zip(*rows, strict=True))) for name, rows in times.items()}
+    medians = {name: tuple(map(statistics.median, zip(*rows, strict=True))) for name, rows in times.items()}
+    return {name: Seconds(wall, None if computes_on_gpu() else cpu) for name, (wall, cpu) in medians.items()}
+
+
+def computes_on_gpu() -> bool:
+    """Whether this process has put anything on a GPU."""
+    return torch.cuda.is_initialized()
+
+
+def product_size() -> int:
+    """Width of square matrices whose product keeps the machine busy."""
+    return 8192 if computes_on_gpu() else 1024
 
 
 def matrix_products(model: UniMPForConditionalGeneration, number: int = 20) -> tuple[Callable[[], None], int]:
     """Some large square matrix products of the model's kind, and their floating-point operations."""
-    left, right = (torch.randn(1024, 1024).to(model.device, model.dtype) for _ in range(2))
+    size = product_size()
+    left, right = (torch.randn(size, size, device=model.device).to(model.dtype) for _ in range(2))
 
     def run() -> None:
         for _ in range(number):
             torch.matmul(left, right)
 
-    return run, number * 2 * 1024**3
+    return run, number * 2 * size**3
 
 
 def _wait_for_device() -> None:
-    if torch.cuda.is_available():
+    if computes_on_gpu():
         torch.cuda.synchronize()
 
 
@@ -193,17 +212,18 @@ def matrix_operations(run: Callable[[], Any]) -> int:
     """Floating-point operations of a call's matrix products with weights (attention's own are left out)."""
     with FlopCounterMode(display=False) as counter:
         run()
-    return counter.get_total_flops()
+    counts = counter.get_flop_counts()["Global"]
+    return sum(count for operation, count in counts.items() if "attention" not in str(operation))
 
 
-def arguments(description: str | None, **defaults: int) -> argparse.Namespace:
-    """Options of a speed script: what all have, and integers of its own with their defaults."""
+def arguments(description: str | None, **defaults: int | list[int]) -> argparse.Namespace:
+    """Options of a speed script: what all have, and integers or lists of them of its own with their defaults."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--device", default="cpu")
     for name, default in defaults.items():
-        parser.add_argument(f"--{name}", type=int, default=default)
+        parser.add_argument(f"--{name}", type=int, default=default, nargs="+" if isinstance(default, list) else None)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     return options
@@ -212,20 +232,23 @@ def arguments(description: str | None, **defaults: int) -> argparse.Namespace:
 def print_setting(model: UniMPForConditionalGeneration, options: argparse.Namespace) -> None:
     """One line with what a figure depends on."""
     total = sum(parameter.numel() for parameter in model.parameters())
+    device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else options.device
     print(
         f"{total / 1e6:.1f} million parameters, {model.config.num_items:,} items, codes of "
-        f"{model.config.code_levels} tokens; {options.dtype}, {options.threads} threads, {options.device}, "
+        f"{model.config.code_levels} tokens; {options.dtype}, {options.threads} threads, {device}, "
         f"{platform.machine()}, torch {torch.__version__}"
     )
 
 
 def ratios(seconds: Seconds, other: Seconds) -> str:
     """How many times as long, by the clock and in CPU time."""
-    return f"{seconds.wall / other.wall:.2f} (CPU time {seconds.cpu / other.cpu:.2f})"
+    by_cpu = "" if seconds.cpu is None else f" (CPU time {seconds.cpu / other.cpu:.2f})"
+    return f"{seconds.wall / other.wall:.2f}{by_cpu}"
 
 
 def print_table(times: dict[str, Seconds], first: str) -> None:
     """Seconds of all beside each other, and how many times the first each takes."""
     print("| | ms | CPU ms | times the first |\n|---|---|---|---|")
     for name, seconds in times.items():
-        print(f"| {name} | {1e3 * seconds.wall:.1f} | {1e3 * seconds.cpu:.1f} | {ratios(seconds, times[first])} |")
+        cpu = "" if seconds.cpu is None else f"{1e3 * seconds.cpu:.1f}"
+        print(f"| {name} | {1e3 * seconds.wall:.1f} | {cpu} | {ratios(seconds, times[first])} |")

@@ -106,6 +106,7 @@ def best_of_stock(
     return generate_items(model, beams, logits_processor=LogitsProcessorList([processor]), **inputs)
 
 
+@torch.no_grad()
 def stock_from_a_cache(
     model: UniMPForConditionalGeneration,
     processor: TrieLogitsProcessor,

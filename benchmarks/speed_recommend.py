@@ -2,12 +2,14 @@
 How fast is a recommendation? One person beside transformers' `generate`, and many at once.
 
     python benchmarks/speed_recommend.py --threads 1 --dtype float32
+    python benchmarks/speed_recommend.py --device cuda --dtype bfloat16 --batches 8 32 128 --repetitions 15
 
 Same weights, same prompts, same beams; the answers are compared before anything is timed.
 """
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +25,7 @@ from speed_common import (
     picture_inputs,
     print_setting,
     print_table,
+    product_size,
     ratios,
 )
 from speed_competitors import (
@@ -83,18 +86,19 @@ def differences(runs: dict[str, Run]) -> dict[str, int]:
     return {name: int((run().cpu() != items).sum()) for name, run in runs.items()}
 
 
-def per_person(model: UniMPForConditionalGeneration, size: Size, beams: int, batch: int, reps: int) -> list[Seconds]:
-    """Seconds a person at batch 1 and at `batch`, different histories, latents stored."""
-    latents = picture_inputs(model, size, batch * size.pictures)["image_latents"]
-    prompt = make_prompt(model, size, batch)
+def per_person(
+    model: UniMPForConditionalGeneration, size: Size, beams: int, batches: list[int], reps: int
+) -> dict[int, Seconds]:
+    """Seconds a person at each of these batch sizes, different histories, latents stored."""
+    latents = picture_inputs(model, size, max(batches) * size.pictures)["image_latents"]
+    prompt = make_prompt(model, size, max(batches))
 
     def recommend(persons: int) -> None:
         inputs = {name: value[:persons] for name, value in prompt.items()}
         model.rank_items(beams, beam_width=beams, image_latents=latents[: persons * size.pictures], **inputs)
 
-    times = compare({"one": lambda: recommend(1), "many": lambda: recommend(batch)}, reps)
-    many = times["many"]
-    return [times["one"], Seconds(many.wall / batch, many.cpu / batch)]
+    times = compare({batch: partial(recommend, batch) for batch in batches}, reps)
+    return {batch: seconds.each(batch) for batch, seconds in times.items()}
 
 
 def print_peak(model: UniMPForConditionalGeneration, size: Size, batch: int, repetitions: int) -> None:
@@ -109,8 +113,8 @@ def print_peak(model: UniMPForConditionalGeneration, size: Size, batch: int, rep
     rate, peak = operations / getattr(times["read"], clock), most / getattr(times["products"], clock)
     print(
         f"prefill at batch {batch}: {1e3 * times['read'].wall:.1f} ms, {operations / 1e9:.1f} GFLOP, "
-        f"{rate / 1e9:.0f} GFLOP/s, {rate / peak:.0%} of the {peak / 1e9:.0f} GFLOP/s of a 1024 x 1024 product "
-        f"({'a core, by CPU time' if clock == 'cpu' else 'by the clock'})"
+        f"{rate / 1e9:.0f} GFLOP/s, {rate / peak:.0%} of the {peak / 1e9:.0f} GFLOP/s of a {product_size()} x "
+        f"{product_size()} product ({'a core, by CPU time' if clock == 'cpu' else 'by the clock'})"
     )
 
 
@@ -128,18 +132,20 @@ def report(options: argparse.Namespace, size: Size) -> None:
         print_table(times, OURS)
         for given, (theirs, ours) in LIKE_FOR_LIKE.items():
             print(f"original / ours, both {given}: {ratios(times[theirs], times[ours])}")
-        one, many = per_person(model, size, options.beams, options.batch, options.repetitions)
-        print(
-            f"batch {options.batch}: {ratios(one, many)} times the people a second of batch 1, "
-            f"{1e3 * one.wall:.1f} and {1e3 * many.wall:.1f} ms a person"
-        )
-        for batch in (1, options.batch):
+        batches = [1, *options.batches]
+        each = per_person(model, size, options.beams, batches, options.repetitions)
+        for batch, seconds in each.items():
+            print(
+                f"batch {batch}: {1e3 * seconds.wall:.2f} ms a person, {ratios(each[1], seconds)} times the people a "
+                "second of batch 1"
+            )
+        for batch in batches:
             print_peak(model, size, batch, options.repetitions)
 
 
 def main() -> None:
     """Read the options and report."""
-    report(arguments(__doc__, items=10_000, beams=10, batch=32, repetitions=5), Size())
+    report(arguments(__doc__, items=10_000, beams=10, batches=[32], repetitions=5), Size())
 
 
 if __name__ == "__main__":

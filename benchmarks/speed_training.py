@@ -3,12 +3,14 @@ How fast does training go? Beside stock TRL on the same batches, and where the t
 
     python benchmarks/speed_training.py --setting full --steps 20
     python benchmarks/speed_training.py --setting compact --dataset FOLDER --steps 20 --profile
+    python benchmarks/speed_training.py --device cuda --steps 30 --batch_size 64
 
 Settings: `recent` (the quickstart on the demo store: the two most recent items in full), `full` (the same with every
 item of a history shown with its picture and text) and `compact` (`movielens.yaml`: one token an item, no pictures).
 
 Each way to train runs in a process of its own and they take their steps in turns, so that whatever else the machine
-does meets all alike and each has its own peak of memory. On a CPU seconds are CPU time of the process.
+does meets all alike and each has its own peak of memory. On a CPU seconds are CPU time of the process, on a GPU those
+of the clock, with all that was begun there done.
 """
 
 import argparse
@@ -28,6 +30,7 @@ import numpy as np
 import torch
 import yaml
 from datasets import Dataset, load_from_disk
+from torch.autograd import DeviceType
 from torch.profiler import profile
 from torch.utils.data import RandomSampler
 from torch.utils.flop_counter import FlopCounterMode
@@ -95,11 +98,14 @@ SETTINGS = {"recent": demo_setting(2), "full": demo_setting(None), "compact": co
 SETTINGS["tiny"] = demo_setting(None, num_items=40, num_users=30)  # for the tests
 
 
-def prepare(setting: str, dataset: str | None, folder: Path, batch_size: int | None = None) -> None:
+def prepare(
+    setting: str, dataset: str | None, folder: Path, batch_size: int | None = None, device: str = "cpu"
+) -> None:
     """Model, processor, sequences and training options, for all ways to train alike."""
     store, train, arguments, training = SETTINGS[setting](dataset)
     if batch_size is not None:
         training["per_device_train_batch_size"] = batch_size
+    training |= {"use_cpu": device == "cpu", "dataloader_pin_memory": device != "cpu"}
     set_seed(0)
     model, processor = build(store, arguments, train)
     model.save_pretrained(folder)
@@ -186,7 +192,7 @@ def make_trainer(name: str, folder: Path, steps: int) -> Trainer:
         MixtureSettings(dense=processor.order == "code_first"),
     )
     # As `UniMPTrainingConfig` has it: full precision, no activation checkpointing.
-    options |= {"bf16": False, "activation_checkpointing": False, "use_cpu": defaults.use_cpu, "max_length": None}
+    options |= {"bf16": False, "activation_checkpointing": False, "max_length": None}
     options |= {"dataset_kwargs": {"skip_prepare_dataset": True}, "remove_unused_columns": False}
     model = OneVocabulary.from_pretrained(folder)
     model.set_trainable("all")
@@ -203,16 +209,16 @@ def make_trainer(name: str, folder: Path, steps: int) -> Trainer:
 
 
 def seconds() -> float:
-    """CPU time of this process; the clock where a GPU computes."""
-    if torch.cuda.is_available():
+    """CPU time of this process; the clock where it computes on a GPU."""
+    if torch.cuda.is_initialized():
         torch.cuda.synchronize()
         return time.perf_counter()
     return time.process_time()
 
 
 def memory_peak() -> float:
-    """Most memory that this process has had so far, in MB; of the GPU where there is one."""
-    if torch.cuda.is_available():
+    """Most memory that this process has had so far, in MB; of the GPU where it computes on one."""
+    if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 2**20
     # Not `getrusage`: its `ru_maxrss` starts from what the process that started this one had.
     status = Path("/proc/self/status").read_text(encoding="utf-8")
@@ -338,13 +344,15 @@ class Profiled(TrainerCallback):
 
 
 def time_by_kind(trainer: Trainer) -> dict[str, float]:
-    """Share of the CPU time of training steps that each kind of operation takes."""
+    """Share of the CPU time of training steps that each kind of operation takes; of the GPU's where that computes."""
     profiled = Profiled()
     trainer.add_callback(profiled)
     trainer.train()
     shares = dict.fromkeys((*KINDS, REST), 0.0)
+    clock = "self_device_time_total" if torch.cuda.is_initialized() else "self_cpu_time_total"
     for event in profiled.profile.key_averages():
-        shares[kind_of(event.key)] += event.self_cpu_time_total
+        if event.device_type == DeviceType.CPU:  # a GPU's time is told of the operation that asked for it, too
+            shares[kind_of(event.key)] += getattr(event, clock)
     total = sum(shares.values())
     return {kind: share / total for kind, share in shares.items()}
 
@@ -352,7 +360,7 @@ def time_by_kind(trainer: Trainer) -> dict[str, float]:
 # Report
 
 
-def report(measured: dict[str, Measured], operations: str, batch_size: int) -> None:
+def report(measured: dict[str, Measured], operations: str, batch_size: int, device: str = "cpu") -> None:
     """Print the tables; `operations` is the label of the process that counted."""
     counted = measured.pop(operations).figures
     stock = measured[STOCK].figures
@@ -364,13 +372,13 @@ def report(measured: dict[str, Measured], operations: str, batch_size: int) -> N
         print(f"| {name} | {cells} | {way.padding:.1%} |")
     print("\n| | operations a second, in 10^9 | measured peak | share |\n|---|---|---|---|")
     for name, dtype in ((CACHED, torch.float32), (BF16, torch.bfloat16)):
-        reached, peak = counted.sum() / measured[name].figures.sum(), matrix_peak(dtype)
+        reached, peak = counted.sum() / measured[name].figures.sum(), matrix_peak(dtype, device)
         print(f"| {name} | {reached / 1e9:.0f} | {peak / 1e9:.0f} | {reached / peak:.0%} |")
 
 
-def matrix_peak(dtype: torch.dtype, size: int = 2048, repetitions: int = 9) -> float:
+def matrix_peak(dtype: torch.dtype, device: str, repetitions: int = 9) -> float:
     """Floating-point operations a second of a square matrix product, at best."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    size = 2048 if device == "cpu" else 8192
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     best = float("inf")
     for _ in range(repetitions):
@@ -387,6 +395,7 @@ def main() -> None:
     parser.add_argument("--dataset", help="Folder of the data set, for `compact`.")
     parser.add_argument("--steps", type=int, default=30, help="Measured steps of each way, after a warm-up.")
     parser.add_argument("--batch_size", type=int, help="Samples a batch; the setting's by default.")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--profile", action="store_true", help="Where the time of a step goes, instead.")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -394,8 +403,8 @@ def main() -> None:
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        prepare(options.setting, options.dataset, folder, options.batch_size)
-        print(f"{options.setting}, {options.steps} steps, one thread, torch {torch.__version__}\n")
+        prepare(options.setting, options.dataset, folder, options.batch_size, options.device)
+        print(f"{options.setting}, {options.steps} steps, one thread, {options.device}, torch {torch.__version__}\n")
         if options.profile:
             columns = {way: time_by_kind(make_trainer(way, folder, WARM_UP + options.steps)) for way in (CACHED, BF16)}
             print(f"| | {' | '.join(columns)} |\n|---{'|---' * len(columns)}|")
@@ -404,7 +413,7 @@ def main() -> None:
             return
         ways = {name: (name, False) for name in (STOCK, *CHANGES)} | {"operations": (CACHED, True)}
         batch_size = yaml.safe_load((folder / "training.yaml").read_text())["per_device_train_batch_size"]
-        report(measure(ways, folder, options.steps), "operations", batch_size)
+        report(measure(ways, folder, options.steps), "operations", batch_size, options.device)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from .chunks_unimp import (
     rating_scale,
 )
 from .columns_unimp import Columns
-from .indexing_unimp import IndexingMixin
+from .indexing_unimp import IndexingMixin, most_items
 from .picture_store_unimp import PICTURE_FILES, NoPictures, PictureStore
 from .pipelines_unimp import UniMPPipeline  # noqa: F401 - so that the pipelines travel with a checkpoint
 from .requests_unimp import Batch, Entry, match_tasks, seconds
@@ -134,6 +134,8 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
             raise ValueError(
                 f"`catalog` must be a Catalog, got {type(catalog).__name__}: see `Catalog.from_items`, `Catalog.load`."
             )
+        if catalog is not None:
+            catalog.most_items = most_items(self.code_sizes)
         self._catalog = catalog
         self._item_text = _Remembered()
 
@@ -161,7 +163,18 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
     # Saving and loading
 
     def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> list[str]:
-        """Write the processor, its catalogue and latents of that; with `push_to_hub`, upload them."""
+        """
+        Write the processor, its catalogue and latents of that; with `push_to_hub`, upload them. Raises [`ImageError`]
+        or `FileNotFoundError`, before anything is written, where a picture or the file of latents is gone.
+        """
+        if self.catalog is not None:
+            self.catalog.require_images()
+        if self.picture_file is not None and not Path(self.picture_file).is_file():
+            raise FileNotFoundError(
+                f"`processor.picture_file` {self.picture_file} is gone, which holds the latents of the catalogue's "
+                "pictures: make it again with `processor.encode_pictures(model, folder, latents=True)`, or set "
+                "`processor.picture_file = None` to save without it."
+            )
         files = super().save_pretrained(save_directory)
         if self.catalog is not None:
             path = Path(save_directory, CATALOG_FILE)
@@ -242,9 +255,9 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
                 `pixel_values`.
 
         Returns:
-            `BatchFeature`: left-padded `input_ids`, `attention_mask` (`[batch, tokens]`), `behavior_ids`
-            (`[batch, tokens, 4]`), the distinct pictures and `image_index` (`[batch, images]`) and never-seen
-            items where there are any.
+            `BatchFeature`: `input_ids`, padded on the left (in training on the right), `attention_mask` (`[batch,
+            tokens]`), `behavior_ids` (`[batch, tokens, 4]`), the distinct pictures and `image_index` (`[batch,
+            images]`) and never-seen items where there are any.
         """
         samples, tasks = match_tasks(samples, task)
         self._require_catalog()
@@ -431,18 +444,23 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
     # Tensors
 
     def _pad(self, rows: list[Tokens], training: bool) -> dict[str, torch.Tensor]:
+        """
+        Padded on the left, so that what follows each prompt follows the last column; in training on the right, so that
+        padding has something to attend to: kernels of GPUs give gradients of NaN where a token has nothing.
+        """
         length = max(map(len, rows))
-        # Left: the next token of every row is then the last column's.
         pads = [length - len(row) for row in rows]
         pad_id = (
             self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
         )
 
         def padded(name: str, value: Any) -> torch.Tensor:
-            return torch.tensor([[value] * pad + getattr(row, name) for pad, row in zip(pads, rows, strict=True)])
+            values = [(getattr(row, name), [value] * pad) for pad, row in zip(pads, rows, strict=True)]
+            return torch.tensor([own + padding if training else padding + own for own, padding in values])
 
         tensors = {"input_ids": padded("ids", pad_id), "behavior_ids": padded("behaviors", NO_BEHAVIOR)}
-        tensors["attention_mask"] = (torch.arange(length) >= torch.tensor(pads)[:, None]).long()
+        columns = torch.arange(length).flip(0) if training else torch.arange(length)
+        tensors["attention_mask"] = (columns >= torch.tensor(pads)[:, None]).long()
         if training:
             tensors["roles"] = padded("roles", NO_ROLE)
             tensors["labels"] = tensors["input_ids"].masked_fill(tensors["roles"] == NO_ROLE, -100)

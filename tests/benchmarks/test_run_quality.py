@@ -59,7 +59,8 @@ def test_every_entry_can_be_run(name, tmp_path):
         settings = dict(table.settings) | changes
         if settings.pop("of", None):  # trained by another entry
             continue
-        settings.pop("without", None)
+        for name in ("without", "reconstructs"):
+            settings.pop(name, None)
         config = tmp_path / "train.yaml"
         config.write_text(yaml.safe_dump(settings | {"dataset": "store", "output_dir": str(tmp_path)}))
         parse(["--config", str(config)], DataArguments, ModelArguments, UniMPTrainingConfig)
@@ -85,6 +86,26 @@ def test_a_model_is_trained_and_measured_once(options, commands, tmp_path):
     options.item_encoder = "another"
     with pytest.raises(SystemExit, match="was made with other settings"):
         run_quality.train_and_evaluate(table, "unimp", 4, options, folder)
+
+
+def test_without_context_reconstruction_only_answers_are_trained(options, monkeypatch, tmp_path):
+    """Afterwards everything is as it was."""
+    seen = []
+
+    def unimp(*arguments):
+        made = run_quality.trainer.MixtureSettings(50, 0.2, dense=True)
+        seen.append((arguments[0], run_quality.TASKS["recommend"].reconstructs, made.dense, made.history_window))
+
+    monkeypatch.setattr(run_quality, "_unimp", unimp)
+    table = make_table(models={"alone": {"reconstructs": False}, "unimp": {}})
+    for name in table.models:
+        run_quality.train_and_evaluate(table, name, 0, options, tmp_path / name)
+    assert seen == [
+        ("train", False, False, 50),
+        ("evaluate", True, True, 50),
+        ("train", True, True, 50),
+        ("evaluate", True, True, 50),
+    ]
 
 
 def test_the_model_of_another_entry_is_measured_only(options, commands, tmp_path):

@@ -37,6 +37,23 @@ def long_history(processor, length):
 # Long and short histories
 
 
+def test_where_a_batch_is_padded(task):
+    """Asked on the left; in training on the right, where every token has one before it to attend to."""
+    processor = make_processor()
+    requests = [make_request(task, long_history(processor, length), answer=True) for length in (1, 5)]
+    names = ("input_ids", "behavior_ids", "labels", "roles")
+    trained = processor(requests, task=task, training=True)
+    asked = processor([{k: v for k, v in request.items() if k != "answer"} for request in requests], task=task)
+    for row, request in enumerate(requests):
+        alone = processor(request, task=task, training=True)
+        length = alone["input_ids"].shape[1]
+        assert trained["attention_mask"][row].tolist() == [1] * length + [0] * (len(trained["labels"][row]) - length)
+        assert all(torch.equal(trained[name][row, :length], alone[name][0]) for name in names)
+        assert (trained["labels"][row, length:] == -100).all()
+        mask = asked["attention_mask"][row].tolist()
+        assert mask == sorted(mask)
+
+
 @pytest.mark.parametrize("full_chunks", [0, 2, None])
 def test_of_a_long_history_whole_chunks_go_oldest_first(task, order, full_chunks):
     processor = make_processor(order=order, full_chunks=full_chunks)
