@@ -1,7 +1,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-CODE := unimp modeling_unimp processing training spaces_demo tests benchmarks setup.py
+CODE := unimp modeling_unimp processing training spaces_demo examples tests benchmarks setup.py
 
 .PHONY: quickstart test quality style
 

@@ -39,8 +39,14 @@ def percent(score: float) -> str:
 
 
 def _details(item: Mapping[str, Any]) -> str:
-    values = [value for name, value in item.items() if name not in (ITEM_ID, IMAGE, "title", "name")]
-    return " · ".join(f"{value:g}" if isinstance(value, float) else str(value)[:40] for value in values[:3])
+    known = [(name, value) for name, value in item.items() if name not in (ITEM_ID, IMAGE, "title", "name")]
+    return " · ".join(_short(name, value) for name, value in known[:3])
+
+
+def _short(name: str, value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.2f}" if name == "price" else f"{value:g}"
+    return str(value)[:40]
 
 
 def _face(shop: Shop, entry: Entry) -> str:
@@ -117,15 +123,13 @@ def strip(shop: Shop, history: Sequence[Entry], falls: Mapping[int, float] | Non
         inside = _face(shop, entry) + heat + '<span class="u-cross" aria-hidden="true">×</span>'
         button = _button("remove", str(place), f"Remove {shop.title(entry)} from the history", inside)
         cards.append(f'<li class="u-card u-tiny">{button}</li>')
-    legend = ""
+    legend = "Oldest first; click one to take it back."
     if falls:
-        legend = (
-            '<p class="u-legend">Each number: how much less likely (as a log-probability) '
-            f"<b>{escape(shop.title(best))}</b> becomes when that one picture is hidden from the model.</p>"
-        )
+        title = f"<b>{escape(shop.title(best))}</b>"
+        legend = f"What the log-probability of {title} loses when that one picture is hidden."
     elif falls is not None:
-        legend = '<p class="u-legend">No item of this history has a picture to look at.</p>'
-    return f'<ol class="u-strip" aria-label="History, oldest first">{"".join(cards)}</ol>{legend}'
+        legend = "No item of this history has a picture to look at."
+    return f'<ol class="u-strip" aria-label="History">{"".join(cards)}</ol><p class="u-legend">{legend}</p>'
 
 
 def rating_text(shop: Shop, rating: float | None) -> str:

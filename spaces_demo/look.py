@@ -55,27 +55,30 @@ watch('value', () => {
 INTO_VIEW = "watch('value', () => { if (props.value) element.scrollIntoView({ block: 'nearest' }); });"
 
 CSS = """
-main.fillable { max-width: 1180px !important; width: 100% !important;
+.main.fillable { max-width: 1180px !important; width: 100% !important; padding: 14px clamp(12px, 3vw, 32px) !important;
   margin: 0 auto !important; }
+/* Parts are made one by one: shown together, none is seen to move another. */
+.main.fillable:not(:has(#head h1)), .main.fillable:not(:has(#strip p)),
+.main.fillable:not(:has(.u-checks input)), .main.fillable:not(:has(#grid p, #grid li)) { visibility: hidden; }
 .html-container, .block.padded { padding: 0; }
 .block { overflow: visible; }
 .form { background: transparent; border: 0; box-shadow: none; gap: 8px; }
 footer { opacity: .7; }
 .tabs { margin-top: 2px; }
 .prose * { color: inherit; }
-#head { padding: 10px 2px 2px; }
+#head { padding: 10px 2px 2px; min-height: 116px; }
 #head h1 { font-size: 1.7rem; letter-spacing: -0.02em; margin: 0; font-weight: 700; }
 #head p { margin: 4px 0 0; max-width: 100ch; opacity: .82; }
 #head small { opacity: .65; }
 #person { background: var(--background-fill-primary); border: 1px solid var(--border-color-primary);
-  border-radius: 16px; padding: 14px 16px; }
+  border-radius: 16px; padding: 14px 16px; min-height: 328px; }
 .u-panel-title { font-weight: 650; font-size: 1.02rem; margin: 0; }
 .u-panel-title small { font-weight: 400; opacity: .7; display: block; }
 
 .u-line > button { white-space: nowrap; align-self: end; height: 42px; padding: 0 16px; }
 .u-cards { list-style: none; margin: 0; padding: 0; display: grid; gap: 12px;
-  grid-template-columns: repeat(auto-fill, minmax(132px, 1fr)); }
-.u-cards.u-small { grid-template-columns: repeat(auto-fill, minmax(96px, 1fr)); gap: 8px; }
+  grid-template-columns: repeat(8, minmax(0, 1fr)); }
+.u-cards.u-small { grid-template-columns: repeat(12, minmax(0, 1fr)); gap: 8px; }
 .u-cards.u-three { grid-template-columns: repeat(3, minmax(0, 1fr)); max-width: 620px; }
 .u-strip { list-style: none; margin: 0; padding: 2px 2px 8px; display: flex; gap: 8px; overflow-x: auto;
   scrollbar-width: thin; }
@@ -98,6 +101,8 @@ footer { opacity: .7; }
   display: -webkit-box; -webkit-line-clamp: 2; -webkit-box-orient: vertical; overflow-wrap: anywhere; }
 .u-details { font-size: .79rem; opacity: .72; padding: 2px 10px 0; white-space: nowrap; overflow: hidden;
   text-overflow: ellipsis; }
+#results .u-details, .u-imagined .u-details { white-space: normal; display: -webkit-box; -webkit-line-clamp: 2;
+  -webkit-box-orient: vertical; }
 .u-card .u-score { margin: auto 10px 0; padding-top: 6px; font-size: .86rem; font-variant-numeric: tabular-nums;
   font-weight: 600; }
 .u-bar { display: block; height: 4px; border-radius: 2px; margin-top: 4px; background:
@@ -120,20 +125,30 @@ footer { opacity: .7; }
 .u-heat.u-against { background: rgb(37 99 235 / calc(.5 * var(--heat))); }
 .u-heat span { margin: 4px; padding: 1px 6px; border-radius: 8px; font-size: .72rem; font-weight: 700;
   background: rgb(28 25 23 / .78); color: #fff; font-variant-numeric: tabular-nums; }
-.u-legend { font-size: .82rem; opacity: .78; margin: 2px 0 0; }
+.u-legend { font-size: .82rem; line-height: 1.45; min-height: 1.45em; opacity: .78; margin: 2px 0 0; }
 .u-badge { position: absolute; top: 8px; left: 8px; background: #0f766e; color: #fff; font-size: .76rem;
   font-weight: 700; padding: 3px 10px; border-radius: 999px; }
 
 .u-notice { border: 1px dashed var(--border-color-primary); border-radius: 14px; padding: 14px 16px; }
+#strip .u-notice, #why .u-notice { box-sizing: border-box; display: flex; flex-direction: column;
+  justify-content: center; min-height: inherit; }
+#strip > div, #strip .html-container, #why > div, #why .html-container, #strip .prose, #why .prose {
+  min-height: inherit; }
 .u-notice p { margin: 2px 0 0; opacity: .8; } .u-notice ul { margin: 4px 0 0; padding-left: 18px; }
 .u-notice.u-bad { border: 1px solid #dc2626; background: rgb(220 38 38 / .07); }
 .u-notice.u-good { border: 1px solid #0f766e; background: rgb(15 118 110 / .08); }
 .u-why { display: flex; gap: 14px; align-items: center; background: var(--background-fill-primary);
   border: 1px solid var(--color-accent); border-radius: 14px; padding: 12px 14px; }
-.u-why .u-picture { width: 84px; flex: 0 0 84px; border-radius: 10px; } .u-why p { margin: 4px 0; }
+.u-why .u-picture { width: 70px; flex: 0 0 70px; border-radius: 10px; } .u-why p { margin: 3px 0; }
 .u-why small { opacity: .65; }
-#strip { min-height: 165px; } #results { min-height: 300px; } #why, #select-why { min-height: 110px; }
-#grid, #select-grid { min-height: 330px; } #candidates { min-height: 250px; }
+#strip { min-height: 180px; } #results { min-height: 316px; } #why, #select-why { min-height: 96px; }
+#grid, #select-grid { min-height: 300px; } #candidates { min-height: 250px; } #drawn { min-height: 420px; }
+#files { background: var(--background-fill-primary); border: 1px dashed var(--border-color-accent) !important;
+  border-radius: 14px; overflow: hidden; }
+.label-wrap > span:first-child { text-align: left; }
+button:focus-visible, [role="tab"]:focus-visible { outline: 3px solid var(--color-accent); outline-offset: 2px; }
+input[type="checkbox"]:focus-visible, input[type="range"]:focus-visible { outline: 3px solid var(--color-accent);
+  outline-offset: 2px; }
 
 .u-ranking h3 { font-size: 1rem; margin: 0 0 8px; } .u-ranking ol { list-style: none; padding: 0; margin: 0; }
 .u-row { margin: 0 0 6px; } .u-row button { display: grid; width: 100%; align-items: center; column-gap: 10px;
@@ -156,14 +171,19 @@ footer { opacity: .7; }
 .u-words span { display: inline-block; padding: 2px 10px; margin: 3px 4px 0 0; border-radius: 999px; font-size: .84rem;
   background: var(--background-fill-secondary); border: 1px solid var(--border-color-primary); }
 
+@media (max-width: 1000px) { .u-cards { grid-template-columns: repeat(4, minmax(0, 1fr)); }
+  .u-cards.u-small { grid-template-columns: repeat(8, minmax(0, 1fr)); } }
 @media (max-width: 640px) {
-  main.fillable { padding: 8px !important; }
-  .tab-container button { padding: 0 6px !important; font-size: 12.5px !important; }
-  #head h1 { font-size: 1.35rem; } .u-cards { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 9px; }
+  .tab-container button { padding: 0 5px !important; font-size: 12px !important; }
+  #head { min-height: 166px; } #head h1 { font-size: 1.35rem; }
+  .u-cards { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 9px; }
   .u-cards.u-small { grid-template-columns: repeat(3, minmax(0, 1fr)); }
-  .u-cards.u-three { gap: 6px; } #results { min-height: 900px; } #person { padding: 10px; }
+  .u-cards.u-three { gap: 6px; } #results { min-height: 900px; } #person { padding: 10px; min-height: 438px; }
   .u-card button.u-side { padding: 12px 0; }
-  .u-line > * { flex: 1 1 100% !important; } .u-line > button { flex: 1 1 40% !important; }
+  .u-line > * { flex: 1 1 100% !important; } .u-line > .form { flex: 1 1 55% !important; min-width: 0 !important; }
+  .u-line > button { flex: 1 1 30% !important; min-width: 0 !important; padding: 0 8px !important;
+    font-size: .86rem !important; line-height: 1.2; white-space: normal; }
+  .u-checks { flex-direction: column; gap: 6px; } #strip { min-height: 200px; } .u-legend { min-height: 2.9em; }
   .u-sides { flex-direction: column; } #anyone, #person-found { min-height: 0; }
 }
 @media (prefers-reduced-motion: reduce) { * { transition: none !important; } }

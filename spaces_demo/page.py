@@ -20,6 +20,8 @@ QUEUE_SIZE, CONCURRENT, SECONDS_KEPT = 48, 8, 3600
 # Every click inside a component; no endpoint, since the functions of `Api` do the same without a page.
 PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
 NOBODY = "Nobody yet"
+WORDS, ANY_WORDS = "Words in the item", "such as coat, or leave empty"
+NOTHING_OWN = "Your items appear here, and can then be chosen, found and recommended."
 ASK_WHY = "Press “Why?” on a recommendation: the model rates it as this person would, and says why."
 
 
@@ -87,13 +89,13 @@ class Page:
     def _person(self) -> None:
         with gr.Column(elem_id="person"):
             with gr.Row(equal_height=True, elem_classes="u-line"):
-                gr.HTML(cards.heading("Who is it?", "What they chose, oldest first. Click one to take it back."))
+                gr.HTML(cards.heading("Who is it?", "What they chose so far is all that the model knows of them."))
                 self.who = gr.Dropdown(
                     [NOBODY, *self.people], value=NOBODY, label="Begin with a person", visible=bool(self.people)
                 )
                 self.clear = gr.Button("Clear history", scale=0, min_width=140)
             self.strip = gr.HTML(cards.strip(self.shop, []), elem_id="strip", js_on_load=CLICKS)
-            with gr.Row():
+            with gr.Row(elem_classes="u-checks"):
                 self.hide = gr.Checkbox(label="Hide all pictures from the model")
                 self.heat = gr.Checkbox(label="Show which pictures it looked at")
 
@@ -104,9 +106,7 @@ class Page:
         self.why = gr.HTML(cards.notice(ASK_WHY), elem_id="why", js_on_load=INTO_VIEW)
         self.results = gr.HTML(elem_id="results", js_on_load=CLICKS)
         with gr.Accordion("Choose from the catalogue", open=True):
-            self.words = gr.Textbox(
-                label="Words in the item", placeholder="such as coat, or leave empty", max_length=100
-            )
+            self.words = gr.Textbox(label=WORDS, placeholder=ANY_WORDS, max_length=100)
             first = cards.grid(self.shop, self.shop.find()[:NUM_FOUND], "add")
             self.grid = gr.HTML(first, elem_id="grid", js_on_load=CLICKS)
         with (
@@ -121,13 +121,14 @@ class Page:
     def _search_tab(self) -> None:
         with gr.Row(equal_height=True, elem_classes="u-line"):
             self.query = gr.Textbox(
-                label="What are they looking for?", placeholder="such as something for rainy days", max_length=200
+                label="What are they looking for?", placeholder="such as striped scarf", max_length=200
             )
             self.find = gr.Button("Search", variant="primary", scale=0, min_width=140)
-        empty = cards.notice("The same query twice: for anyone, and with this person's taste.", title="Search")
+        anyone = cards.notice("What the words alone find.", title="For anyone")
+        person = cards.notice("The same words, with what they chose so far in mind.", title="For this person")
         with gr.Row(elem_classes="u-sides"):
-            self.anyone = gr.HTML(empty, elem_id="anyone", js_on_load=CLICKS)
-            self.person_found = gr.HTML(elem_id="person-found", js_on_load=CLICKS)
+            self.anyone = gr.HTML(anyone, elem_id="anyone", js_on_load=CLICKS)
+            self.person_found = gr.HTML(person, elem_id="person-found", js_on_load=CLICKS)
 
     def _select_tab(self) -> None:
         with gr.Row(equal_height=True, elem_classes="u-line"):
@@ -136,7 +137,7 @@ class Page:
             self.choose = gr.Button("Which one, and why?", variant="primary", scale=0, min_width=210)
         self.candidates = gr.HTML(cards.candidates(self.shop, []), elem_id="candidates", js_on_load=CLICKS)
         self.select_why = gr.HTML(elem_id="select-why")
-        self.select_words = gr.Textbox(label="Words in the item", max_length=100)
+        self.select_words = gr.Textbox(label=WORDS, placeholder=ANY_WORDS, max_length=100)
         first = cards.grid(self.shop, self.shop.find()[:NUM_FOUND], "candidate")
         self.select_grid = gr.HTML(first, elem_id="select-grid", js_on_load=CLICKS)
 
@@ -150,14 +151,18 @@ class Page:
             )
         )
         self.files = gr.File(
-            label="Your files", file_count="multiple", file_types=[".csv", ".zip", "image"], height=160
+            label="Your files",
+            file_count="multiple",
+            file_types=[".csv", ".zip", "image"],
+            height=160,
+            elem_id="files",
         )
         with gr.Row():
             self.join = gr.Button("Add to my copy of the catalogue", variant="primary")
             self.forget = gr.Button("Forget my items")
         self.own_report = gr.HTML(elem_id="own-report")
         self.own_only = gr.Checkbox(label="Recommend from my items only", interactive=False)
-        empty = cards.notice("Your items appear here, and can then be chosen, found and recommended.", title="Empty")
+        empty = cards.notice(NOTHING_OWN, title="Nothing of yours yet")
         self.own_grid = gr.HTML(empty, elem_id="own-grid", js_on_load=CLICKS)
 
     # What happens
@@ -380,7 +385,7 @@ class Page:
 
     def _draw_shop(self, visitor: Visitor, top_k: float, told: str) -> tuple[Any, ...]:
         own, has_own = visitor.shop.own_ids, bool(visitor.shop.own_ids)
-        empty = cards.notice("Your items appear here, and can then be chosen, found and recommended.", title="Empty")
+        empty = cards.notice(NOTHING_OWN, title="Nothing of yours yet")
         own_grid = cards.grid(visitor.shop, own, "add") if has_own else empty
         switch = gr.Checkbox(interactive=has_own, value=visitor.own_only)
         grids = [self._find(visitor, "", action) for action in ("add", "candidate")]

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
+from itertools import chain
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -28,6 +29,7 @@ from rich.text import Text
 
 from .processing.columns_unimp import Columns
 from .processing.dataset_card import CARD_FILE, stated_license
+from .processing.imagine_pipeline_unimp import IMAGINE_FOLDER
 
 CATALOG_FILE = "catalog.parquet"
 # What of a model's folder is uploaded, by kind; nothing that begins with `_` or `.`, no checkpoint and no figures.
@@ -48,14 +50,17 @@ MODEL_FILES = {
         "*.jinja",
     ),
     "catalogue": (CATALOG_FILE,),
+    "drawing": (f"{IMAGINE_FOLDER}/*.json", f"{IMAGINE_FOLDER}/*.safetensors", f"{IMAGINE_FOLDER}/*.txt"),
     "card": (CARD_FILE,),
 }
-OPTIONAL = ("pictures", "card")
+OPTIONAL = ("pictures", "drawing", "card")
+# Parts of the pipeline that draws which are there already: the recommender itself.
+DRAWN_WITH = ("model", "processor")
 TABLES = ("items", "interactions")
 DATASET_FILES = {"table": tuple(f"{name}.*" for name in TABLES), "card": (CARD_FILE,)}
 # Of an earlier upload, what would be read instead of or beside the new one.
 REPLACED = {
-    "model": (*MODEL_FILES["weights"], *MODEL_FILES["pictures"], *MODEL_FILES["code"]),
+    "model": tuple(chain.from_iterable(MODEL_FILES[kind] for kind in ("weights", "pictures", "code", "drawing"))),
     "dataset": DATASET_FILES["table"],
 }
 # Files of a kind that are listed one by one.
@@ -147,7 +152,9 @@ def model_upload(folder: Path, repo_id: str) -> Upload:
         `ValueError`: the folder is not a whole model: weights, code, processor and catalogue.
     """
     config = _read_config(folder)
-    files = {path.name: path for path in sorted(folder.iterdir()) if path.is_file() and _kind("model", path.name)}
+    places = [*sorted(folder.iterdir()), *_drawing_files(folder / IMAGINE_FOLDER)]
+    names = {path.relative_to(folder).as_posix(): path for path in places if path.is_file()}
+    files = {name: path for name, path in names.items() if _kind("model", name)}
     kinds = {_kind("model", name) for name in files}
     missing = [kind for kind in MODEL_FILES if kind not in (*kinds, *OPTIONAL)]
     if missing := missing or _missing_code(folder, config):
@@ -158,6 +165,14 @@ def model_upload(folder: Path, repo_id: str) -> Upload:
     path = files.pop(CARD_FILE, None)
     card = _plain_model_card(folder, repo_id) if path is None else _load_card(ModelCard, path)
     return Upload("model", files, card, _num_pictures(folder / CATALOG_FILE))
+
+
+def _drawing_files(folder: Path) -> list[Path]:
+    """Of the pipeline that draws, what `unimp-imagine` reads; nothing of one whose training was interrupted."""
+    if not (folder / "model_index.json").is_file():
+        return []
+    parts = [part for part in sorted(folder.iterdir()) if part.is_dir() and part.name not in DRAWN_WITH]
+    return [folder / "model_index.json", *chain.from_iterable(sorted(part.iterdir()) for part in parts)]
 
 
 def _load_card(kind: type[RepoCard], path: Path) -> RepoCard:

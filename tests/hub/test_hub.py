@@ -11,10 +11,12 @@ from datasets import load_dataset
 from huggingface_hub import ModelCard
 from transformers import pipeline
 
+from unimp import UniMPImagePipeline
 from unimp.processing.demo_store import build_demo_store
 from unimp.processing.store import write_store
 
 from ..processing.conftest import make_model, make_processor
+from ..processing.test_image_pipeline import make_preference, make_scheduler, make_unet
 from .server import Hub, Repo
 
 HERE = Path(__file__).parent
@@ -64,13 +66,17 @@ def hub():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A tiny model with pictures, and beside it what is nobody's business."""
+    """A tiny model that draws, with pictures, and beside it what is nobody's business."""
     folder = tmp_path_factory.mktemp("models") / "folder"
     processor = make_processor()
-    make_model(processor).save_pretrained(folder)
+    model = make_model(processor)
+    model.save_pretrained(folder)
     processor.save_pretrained(folder)
     for name, text in {**SECRETS, "README.md": CARD}.items():
         (folder / name).write_text(text)
+    parts = make_unet(), make_scheduler(), make_preference(model)
+    UniMPImagePipeline(model, processor, *parts).save_pretrained(folder / "imagine")
+    (folder / "imagine" / "imagine_checkpoint.safetensors").write_bytes(b"half")
     (folder / "checkpoint-3").mkdir()
     (folder / "checkpoint-3" / "model.safetensors").write_bytes(b"old")
     return folder
@@ -104,8 +110,9 @@ def reader(hub, published, tmp_path_factory):
 
 def test_everything_that_belongs_to_the_model_is_there_and_nothing_else(hub, published, folder):
     files = hub.files("someone/unimp-demo")
-    left_out = {*SECRETS, "checkpoint-3"}
-    assert set(files) == {path.name for path in folder.iterdir()} - left_out
+    left_out = {*SECRETS, "checkpoint-3", "imagine"}
+    top = {name for name in files if "/" not in name}
+    assert top == {path.name for path in folder.iterdir()} - left_out
     assert {"model.safetensors", "catalog.parquet", "processor_config.json", "tokenizer.json"} <= set(files)
     assert {"modeling_unimp.py", "pipelines_unimp.py", "generation_config.json"} <= set(files)
     for name in set(files) - {"README.md"}:
@@ -197,7 +204,8 @@ def test_push_to_hub_shards_and_says_what_the_model_is(hub, published):
 
 def test_weights_of_an_earlier_upload_do_not_stay_beside_the_new_ones(hub, published):
     files = hub.files("someone/from-python")
-    assert [name for name in files if name.endswith((".safetensors", ".index.json"))] == ["model.safetensors"]
+    weights = [name for name in files if name.endswith((".safetensors", ".index.json")) and "/" not in name]
+    assert weights == ["model.safetensors"]
 
 
 def test_a_data_set(hub, published, tmp_path):
@@ -217,6 +225,18 @@ def test_the_server_was_asked_for_nothing_it_does_not_speak(hub, reader):
 
 
 # Down
+
+
+def test_what_draws_is_there_without_the_recommender_again(hub, published, tmp_path):
+    files = hub.files("someone/unimp-demo")
+    parts = {name.split("/")[1] for name in files if name.startswith("imagine/")}
+    assert parts == {"model_index.json", "preference", "scheduler", "unet"}
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    imagine = pipeline("unimp-imagine", model=str(tmp_path), device="cpu")
+    result = imagine({"history": ["hat"]}, num_inference_steps=2, num_candidates=2, use_answer=False)
+    assert len(result.candidates) == 2
 
 
 def test_a_pipeline_from_an_empty_cache_answers_as_the_folder_does(reader, folder):

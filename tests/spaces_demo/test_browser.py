@@ -111,14 +111,18 @@ def test_the_keyboard_is_enough(visit):
     assert page.evaluate("document.activeElement.closest('#results') !== null")
 
 
-def test_what_is_drawn_anew_moves_nothing_else(visit):
-    page = visit()
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_what_is_drawn_anew_moves_nothing_else(visit, viewport):
+    page = visit(viewport)
     page.evaluate(
         "window.shift = 0; new PerformanceObserver(list => list.getEntries().forEach(entry => {"
-        " window.shift += entry.value; })).observe({ type: 'layout-shift' })"
+        " window.shift += entry.value; })).observe({ type: 'layout-shift', buffered: true })"
     )
     add(page, "hat")
-    add(page, "coat")
+    page.get_by_label("Show which pictures it looked at").check()
+    page.wait_for_selector("#strip .u-heat")
+    page.locator("#strip [data-action=remove]").click()
+    page.locator("#strip .u-notice").wait_for()
     page.wait_for_timeout(700)
     assert page.evaluate("window.shift") < 0.1  # what web.dev calls good
 
@@ -182,7 +186,7 @@ def test_own_items_and_two_visitors(visit, tmp_path):
     assert not any(item_id.startswith("yours") for item_id in cards(stranger, "#results"))
     open_tab(page, "Your own catalogue")
     page.get_by_role("button", name="Forget my items").click()
-    page.get_by_text("Forgotten").wait_for()
+    page.get_by_text("Forgotten", exact=True).wait_for()
     page.locator("#strip .u-notice").wait_for()
 
 
@@ -213,3 +217,30 @@ def test_a_model_that_cannot_draw_says_how_it_could(visit):
     page = visit()
     open_tab(page, "Imagine")
     page.get_by_text("Not with this model").wait_for()
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_the_page_while_a_model_is_made_becomes_the_demo(browser, folder, tmp_path, viewport):
+    from unimp.spaces_demo.server import make_page, serve
+    from unimp.spaces_demo.waiting import WaitingPage
+
+    write(tmp_path / "store.png", png((1436, 1330)))
+    context = browser.new_context(viewport=viewport)
+    with WaitingPage("127.0.0.1", picture=tmp_path / "store.png") as waiting:
+        page = context.new_page()
+        errors = []
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.goto(waiting.address)
+        waiting.tell("Learning, step 3 of 10", 0.3, 100)
+        page.get_by_text("step 3 of 10").wait_for()
+        assert page.get_by_role("progressbar").evaluate("bar => bar.value") == 0.3
+        page.get_by_text("about 2 minutes left").wait_for()
+        page.wait_for_function("document.querySelector('#picture').naturalWidth === 1436")
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        assert page.title().startswith("30%")
+        assert errors == []
+        demo = make_page(folder)
+    assert serve(demo, "127.0.0.1", waiting.port, block=False).startswith(waiting.address)
+    page.wait_for_selector("#results [data-action=add]")
+    context.close()
+    demo.close(verbose=False)

@@ -1,42 +1,93 @@
 """`unimp demo`."""
 
+import json
+import socket
+import urllib.error
+import urllib.request
 from functools import partial
 from pathlib import Path
 
+import pytest
 import yaml
+from transformers import trainer
 
-from unimp import demo
+from unimp import demo, quickstart
 from unimp.cli import main
 from unimp.processing import Catalog, Columns
 from unimp.processing.demo_store import build_demo_store
 from unimp.processing.store import write_store
+from unimp.spaces_demo import server
 
 SPACE = Path(__file__).parents[2] / "spaces_demo"
 
 
 class Page:
     def block_thread(self):
-        self.waited = True
+        pass
 
 
-def test_the_command_makes_the_quickstart_first_where_there_is_none(monkeypatch, tmp_path, capsys):
+def free_port():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+@pytest.fixture
+def calls(monkeypatch, tmp_path):
+    """What `unimp demo` did, in a folder without a model."""
     monkeypatch.chdir(tmp_path)
-    from unimp.spaces_demo import server
-
     page, calls = Page(), []
-    monkeypatch.setattr(demo, "quickstart", lambda folder: calls.append(("quickstart", str(folder))) or 0)
     monkeypatch.setattr(demo, "find_people", lambda model, dataset: {"Ada": ["a"]})
     monkeypatch.setattr(server, "make_page", lambda model, people: calls.append((model, people)) or page)
     monkeypatch.setattr(server, "serve", lambda page, host, port, block: f"http://{host}:{port}")
-    assert main(["demo", "--port", "7999"]) == 0
-    assert calls == [("quickstart", "outputs/quickstart"), ("outputs/quickstart", {"Ada": ["a"]})]
-    assert page.waited
-    assert "http://127.0.0.1:7999" in capsys.readouterr().out
-    calls.clear()
+    monkeypatch.setattr(quickstart, "quickstart", lambda folder, resume: pytest.fail("there is a model"))
+    return calls
+
+
+def test_the_command_makes_the_quickstart_first_where_there_is_none(calls, monkeypatch, capsys):
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+
+    def make(folder, resume):
+        with urllib.request.urlopen(f"{address}/progress.json") as answer:  # the page is there already
+            calls.append((str(folder), resume, json.load(answer)["step"]))
+        [told] = [callback for callback in trainer.DEFAULT_CALLBACKS if isinstance(callback, demo.TellPage)]
+        assert told.waiting.address == address
+        return 0
+
+    monkeypatch.setattr(quickstart, "quickstart", make)
+    assert main(["demo", "--port", str(port)]) == 0
+    folder = str(Path("outputs", "quickstart"))
+    assert calls == [(folder, False, "Drawing the demo store"), (folder, {"Ada": ["a"]})]
+    assert not any(isinstance(callback, demo.TellPage) for callback in trainer.DEFAULT_CALLBACKS)
+    assert capsys.readouterr().out.count(address) == 2
+    with pytest.raises(urllib.error.URLError, match="refused"):  # its address is the demo's now
+        urllib.request.urlopen(address)
+
+
+def test_a_model_that_is_there_is_opened(calls):
     assert main(["demo", "--model", "mine"]) == 0
-    assert calls == [("mine", {"Ada": ["a"]})]
-    monkeypatch.setattr(demo, "quickstart", lambda folder: 130)
-    assert main(["demo"]) == 130
+    Path("outputs/quickstart").mkdir(parents=True)
+    Path("outputs/quickstart/config.json").touch()
+    assert main(["demo"]) == 0
+    assert [model for model, _ in calls] == ["mine", "outputs/quickstart"]
+
+
+def test_without_gradio_it_says_what_to_install_before_anything_is_made(calls, monkeypatch, capsys):
+    monkeypatch.setattr(demo, "find_spec", lambda name: None)
+    assert main(["demo"]) == 1
+    assert "pip install 'unimp[demo]'" in capsys.readouterr().err
+    assert not Path("outputs").exists()
+
+
+def test_an_interrupted_quickstart_ends_it_and_is_gone_on_with(calls, monkeypatch):
+    resumed = []
+    monkeypatch.setattr(quickstart, "quickstart", lambda folder, resume: resumed.append(resume) or 130)
+    assert main(["demo", "--port", str(free_port())]) == 130
+    Path("outputs/quickstart/checkpoint-3").mkdir(parents=True)
+    assert main(["demo", "--port", str(free_port())]) == 130
+    assert resumed == [False, True]
+    assert calls == []
 
 
 def test_people_are_those_of_the_data_set(tmp_path, folder):
