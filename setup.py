@@ -23,6 +23,7 @@ setup(
     python_requires=">=3.11",
     packages=list(PACKAGES),
     package_dir=PACKAGES,
+    package_data={"unimp.training": ["accelerate/*.yaml"]},
     install_requires=[
         "accelerate>=1.15",
         "datasets>=5.2",

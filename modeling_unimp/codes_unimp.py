@@ -1,6 +1,7 @@
 """Semantic item codes: several tokens an item, of which items that are alike share the first ones."""
 
 import math
+from collections import Counter
 
 import torch
 from torch import nn
@@ -152,7 +153,7 @@ class UniMPItemCodes(UniMPPictureStatistics):
     def assign(self, embeddings: torch.Tensor) -> torch.Tensor:
         """
         Codes for items that join the catalogue, in order: nearest centroid by nearest centroid, then the next free
-        number. An item whose cell is full goes to the next nearest one that differs at the last level of centroids.
+        number. An item whose cell is full goes, level by level, to the nearest centroid below which there is room.
 
         Args:
             embeddings (`torch.Tensor` of shape `(items, embedding size)`): their `code_embeddings`.
@@ -161,8 +162,14 @@ class UniMPItemCodes(UniMPPictureStatistics):
             `torch.Tensor` of shape `(items, code_levels)`, int32.
 
         Raises:
-            `ValueError`: there is no room for one of them.
+            `ValueError`: there are more items than codes.
         """
+        num_items, num_codes = len(self.codes) + len(embeddings), math.prod(self.code_sizes)
+        if num_items > num_codes:
+            raise ValueError(
+                f"`code_sizes` {self.code_sizes} make {num_codes} codes, too few for {num_items} items: train a new "
+                "model with larger ones."
+            )
         codes = self.nearest(embeddings)
         cells = self._cells(torch.cat([self.codes[:, :-1].long(), codes]))
         order = cells.argsort(stable=True)  # the catalogue's items before new ones
@@ -176,7 +183,7 @@ class UniMPItemCodes(UniMPPictureStatistics):
         return codes.int()
 
     def _cells(self, codes: torch.Tensor) -> torch.Tensor:
-        """One number for the codes of all levels but the last."""
+        """One number for the first codes of items, `[items, levels]` of however many levels."""
         cells = torch.zeros_like(codes[:, 0])
         for size, level in zip(self.code_sizes, codes.T, strict=False):
             cells = cells * size + level
@@ -184,24 +191,26 @@ class UniMPItemCodes(UniMPPictureStatistics):
 
     def _spill(self, codes: torch.Tensor, embeddings: torch.Tensor) -> None:
         """Find room for items whose number is past the last level."""
-        room = self.code_sizes[-1]
-        outside = (codes[:, -1] >= room).nonzero()[:, 0]
-        inside = codes[codes[:, -1] < room, :-1]
-        cells, counts = self._cells(torch.cat([self.codes[:, :-1].long(), inside])).unique(return_counts=True)
-        taken = dict(zip(cells.tolist(), counts.tolist(), strict=True))
-        for item in outside.tolist():
-            _, left = self._nearest(embeddings[item : item + 1])
-            last = len(self.centroids) - 1
-            nearest = self._distances(left + self.centroids[last, codes[item, last]].float(), last)[0].argsort()
-            first = int(self._cells(codes[item : item + 1, :-1])) - int(codes[item, last])
-            code = next((code for code in nearest.tolist() if taken.get(first + code, 0) < room), None)
-            if code is None:
-                raise ValueError(
-                    f"`code_sizes` {self.code_sizes} leave no room for another item like those there are: choose "
-                    "larger ones, the last above all."
-                )
-            codes[item, -2], codes[item, -1] = code, taken.get(first + code, 0)
-            taken[first + code] = taken.get(first + code, 0) + 1
+        outside = codes[:, -1] >= self.code_sizes[-1]
+        known = torch.cat([self.codes.long(), codes[~outside]])
+        taken = []  # per level of centroids, how many items lie below each beginning of codes
+        for level in range(len(self.centroids)):
+            cells, counts = self._cells(known[:, : level + 1]).unique(return_counts=True)
+            taken.append(Counter(dict(zip(cells.tolist(), counts.tolist(), strict=True))))
+        for item in outside.nonzero()[:, 0].tolist():
+            codes[item] = codes.new_tensor(self._take_free_code(embeddings[item : item + 1], taken))
+
+    def _take_free_code(self, residual: torch.Tensor, taken: list[Counter[int]]) -> list[int]:
+        """Codes of one item, which is then counted in `taken`."""
+        residual, cell, code = residual.to(self.centroids.device, torch.float32), 0, []
+        for level, below in enumerate(taken):
+            first, room = cell * self.code_sizes[level], math.prod(self.code_sizes[level + 1 :])
+            nearest = self._distances(residual, level)[0].argsort().tolist()
+            code.append(next(number for number in nearest if below[first + number] < room))
+            cell = first + code[-1]
+            below[cell] += 1
+            residual = residual - self.centroids[level, code[-1]].float()
+        return [*code, taken[-1][cell] - 1]
 
     def add(self, embeddings: torch.Tensor) -> None:
         """Give items of these `code_embeddings` their codes, and append them to the catalogue."""

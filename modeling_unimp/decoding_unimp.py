@@ -1,5 +1,6 @@
 """How answers are read out of the network: item answers over the catalogue, text answers through `generate`."""
 
+import operator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -7,7 +8,7 @@ from torch import nn
 from transformers import DynamicCache, PreTrainedModel
 
 from .outputs_unimp import UniMPPromptState
-from .trie_unimp import AllowedItems, ItemTrie
+from .trie_unimp import AllowedItems, ItemTrie, check_positions
 
 if TYPE_CHECKING:
     from transformers import ModelOutput
@@ -30,10 +31,15 @@ BATCH_WIDE_INPUTS = (*PICTURES, "new_item_text_ids", "new_item_image_index")
 ITEMS_AT_ONCE = 128
 
 
-def _check_positive(**numbers: int | None) -> None:
-    for name, number in numbers.items():
-        if number is not None and number < 1:
-            raise ValueError(f"`{name}` must be at least 1, got {number}.")
+def _whole_number(name: str, number: Any) -> int:
+    """A number of at least 1, of whatever type whole numbers come in."""
+    try:
+        whole = operator.index(number)
+    except TypeError:
+        whole = 0
+    if whole < 1:
+        raise ValueError(f"`{name}` must be a whole number of at least 1, got {number!r}.")
+    return whole
 
 
 def _top_k(scores: torch.Tensor, number: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -147,7 +153,7 @@ class ItemDecodingMixin:
         Returns:
             `(scores, items)`, as there.
         """
-        _check_positive(top_k=top_k, beam_width=beam_width)
+        top_k = _whole_number("top_k", top_k)  # before the prompt is read
         state = self.read_prompt(use_cache=self.config.code_levels > 1, **inputs)
         return self.rank_from(state, top_k, exclude, candidates, beam_width)
 
@@ -185,18 +191,19 @@ class ItemDecodingMixin:
             rest has score `-inf` and item -1.
 
         Raises:
-            `ValueError`: `top_k` or `beam_width` is below 1, `exclude` or `candidates` are no such tensors, `state`
-                was read without a cache that is needed or before items were added to atomic codes, or the decoder
-                cannot read several beams at once.
+            `ValueError`: `top_k` or `beam_width` is no whole number of at least 1, `exclude` or `candidates` are no
+                such tensors or hold other positions, `state` was read without a cache that is needed or before items
+                were added to atomic codes, or the decoder cannot read several beams at once.
         """
-        _check_positive(top_k=top_k, beam_width=beam_width)
+        top_k = _whole_number("top_k", top_k)
+        beam_width = 2 * top_k if beam_width is None else _whole_number("beam_width", beam_width)
         trie, rows, batch_size = self.trie, state.prefill.item_rows[1], len(state.hidden_states)
         self._check_state(state)
         top_k = min(top_k, trie.num_items)
         if not top_k:
             return rows.new_empty(batch_size, 0, dtype=torch.float), trie.item_of_leaf.new_empty(batch_size, 0).long()
         allowed = AllowedItems(trie, batch_size, exclude, candidates)
-        width = top_k if trie.num_levels == 1 else beam_width or 2 * top_k
+        width = top_k if trie.num_levels == 1 else beam_width
         scores, nodes = allowed.first_level(self.level_log_probs(state.hidden_states, 0, rows))
         scores, best = _top_k(scores, width)
         nodes = best if nodes is None else nodes.gather(1, best)
@@ -335,12 +342,16 @@ class ItemDecodingMixin:
 
         Returns:
             `list[list[int]]`: per sample at least one of its candidates, none twice.
+
+        Raises:
+            `ValueError`: a sample has no candidates, or some that are no positions in the catalogue.
         """
         if len(candidates) != len(inputs["input_ids"]) or not all(candidates):
             raise ValueError(
                 f"`candidates` must hold at least one item for each of {len(inputs['input_ids'])} samples."
             )
         rows = [torch.tensor(list(dict.fromkeys(row))) for row in candidates]
+        check_positions("candidates", torch.cat(rows), self.config.num_items, lowest=0)
         items = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1).to(self.device)
         left, codes = items >= 0, self._item_codes(items.clamp(min=0))
         state, chosen = self.read_prompt(**inputs), []

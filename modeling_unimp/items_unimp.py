@@ -7,6 +7,7 @@ from torch import nn
 
 from .codes_unimp import UniMPPictureStatistics
 from .configuration_unimp import UniMPConfig
+from .trie_unimp import check_positions
 
 
 class UniMPItemContent(UniMPPictureStatistics):
@@ -59,18 +60,22 @@ class UniMPItemContent(UniMPPictureStatistics):
             image_embeddings: `[items, vision_hidden_size]`, zeros where there is no picture.
             features: `[items, item_feature_size]`.
         """
-        present = text_ids >= 0
+        present, table = text_ids >= 0, _whole_table(token_embeddings)
         text = nn.functional.embedding_bag(
-            text_ids.clamp(min=0),
-            token_embeddings.weight,
-            mode="sum",
-            per_sample_weights=present.to(token_embeddings.weight),
+            text_ids.clamp(min=0), table, mode="sum", per_sample_weights=present.to(table)
         )
         image = self.standardised(image_embeddings)
         # Of length 1 each (0 where nothing is known): what a projection adds to a row then starts as large as the
         # row's learned part, and a training step moves it no faster, however wide the content is.
         parts = (nn.functional.normalize(part.float(), dim=-1).to(text) for part in (text, image, features))
         return torch.cat(list(parts), dim=-1)
+
+
+def _whole_table(embeddings: nn.Embedding) -> torch.Tensor:
+    """All rows; of a module whose rows lie spread over processes (FSDP2) its own `forward` alone can tell them."""
+    if not hasattr(embeddings.weight, "full_tensor"):
+        return embeddings.weight
+    return embeddings(torch.arange(embeddings.num_embeddings, device=embeddings.weight.device))
 
 
 class UniMPItemRows(nn.Module):
@@ -190,6 +195,7 @@ class CatalogRowsMixin:
             items (`list[int]`): their positions in the catalogue.
             text_ids, image_embeddings, features: as in [`~UniMPForConditionalGeneration.add_items`].
         """
+        check_positions("items", torch.tensor(items, dtype=torch.long), self.config.num_items, lowest=0)
         content = self._content_of(text_ids, image_embeddings, features)
         if self.model.item_content is not None:
             self.model.item_content.replace(items, *content)

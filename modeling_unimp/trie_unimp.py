@@ -2,6 +2,20 @@
 
 import torch
 
+
+def check_positions(name: str, items: torch.Tensor, num_items: int, lowest: int = -1) -> None:
+    """Raises `ValueError` where `items` holds what is no position in the catalogue; -1 may be padding."""
+    if not items.numel():
+        return
+    low, high = torch.stack(items.aminmax()).tolist()
+    if low < lowest or high >= num_items:
+        padded = ", padded with -1" if lowest else ""
+        raise ValueError(
+            f"`{name}` must be positions in a catalogue of {num_items} items{padded}, got "
+            f"{low if low < lowest else high}."
+        )
+
+
 # Up to this share of the catalogue (one in so many), listed items are sorted rather than counted through.
 SORTED_SHARE = 128
 
@@ -155,6 +169,7 @@ class AllowedItems:
                 f"`{name}` must be positions in the catalogue, padded with -1: a LongTensor of shape "
                 f"({batch_size}, n), got {str(items.dtype).removeprefix('torch.')} of shape {tuple(items.shape)}."
             )
+        check_positions(name, items, num_items)
         items = items.to(device)
         leaves = self.trie.leaf_of_item[items.clamp(min=0)].masked_fill(items < 0, num_items)
         return torch.nn.functional.pad(leaves, (0, 1), value=num_items)

@@ -105,6 +105,10 @@ class Catalog:
         root (`str` or `Path`, *optional*): folder that the table's pictures given by path are in; they cannot be
             outside of it.
 
+    Attributes:
+        most_items (`int`, *optional*): how many items the semantic codes of a model tell apart; known to a catalogue
+            that a processor of such a model holds.
+
     Raises:
         `ValueError`: there is no item, `item_id` is missing, not text, empty or not unique, or `image`, `available` or
             `codes` is of another type.
@@ -117,6 +121,7 @@ class Catalog:
                 "of dictionaries."
             )
         self.root = root
+        self.most_items: int | None = None
         self._set_table(_with_defaults(table))
 
     @classmethod
@@ -226,9 +231,18 @@ class Catalog:
             items: dictionaries, as in [`~Catalog.from_items`]. Their pictures are read now.
             root (`str` or `Path`, *optional*): folder that pictures given by path are in and cannot be outside of.
                 Without it a path is opened as it is, relative to the working directory.
+
+        Raises:
+            `ValueError`: as the class, or there would be more items than the model has codes for (`most_items`). The
+                catalogue is then as it was.
         """
-        first = len(self)
-        self._set_table(self._with_rows(items, root))
+        first, table = len(self), self._with_rows(items, root)
+        if self.most_items is not None and len(table) > self.most_items:
+            raise ValueError(
+                f"`items` are {len(table) - first}, too many to join {first}: the model's semantic codes "
+                f"(`code_sizes`) tell at most {self.most_items} items apart. Train a new model with larger ones."
+            )
+        self._set_table(table)
         return range(first, len(self))
 
     def replace(self, items: Iterable[Mapping[str, Any]], root: str | Path | None = None) -> list[int]:
@@ -285,6 +299,21 @@ class Catalog:
         Returns:
             `dict[str, str]`: the items whose picture could not be read, with the reason. They stay, without a picture.
         """
+        unreadable = self._embed_images(leave_out=True)
+        if unreadable:
+            examples = "; ".join(f"{item_id}: {reason}" for item_id, reason in list(unreadable.items())[:3])
+            logger.warning("%d pictures could not be read and are left out (%s).", len(unreadable), examples)
+        return unreadable
+
+    def require_images(self) -> None:
+        """
+        Read every picture that is still in a file into the catalogue itself, as saving it takes. Raises [`ImageError`]
+        where one cannot be read; the catalogue is then as it was.
+        """
+        if any(source and not source["bytes"] for source in map(self._image_source, range(len(self)))):
+            self._embed_images(leave_out=False)
+
+    def _embed_images(self, leave_out: bool) -> dict[str, str]:
         if Columns.IMAGE not in self.table.column_names:
             return {}
         images, unreadable = [], {}
@@ -292,19 +321,23 @@ class Catalog:
             try:
                 images.append(image_struct(self._image_source(position), self.root))
             except ImageError as error:
+                if not leave_out:
+                    raise ImageError(
+                        f"{_of_item(item_id, error)} The catalogue cannot be saved without it: bring it back, or "
+                        "leave out all that cannot be read with `catalog.embed_images()`."
+                    ) from error
                 images.append(None)
                 unreadable[item_id] = str(error)
         index = self.table.column_names.index(Columns.IMAGE)
         self._set_table(self.table.set_column(index, Columns.IMAGE, pa.array(images, type=_IMAGE_TYPE)))
-        if unreadable:
-            examples = "; ".join(f"{item_id}: {reason}" for item_id, reason in list(unreadable.items())[:3])
-            logger.warning("%d pictures could not be read and are left out (%s).", len(unreadable), examples)
         return unreadable
 
     def save(self, path: str | Path) -> None:
-        """Write one parquet file, pictures included, that the Hub's viewer shows."""
-        if any(source and not source["bytes"] for source in map(self._image_source, range(len(self)))):
-            self.embed_images()
+        """
+        Write one parquet file, pictures included, that the Hub's viewer shows. Raises [`ImageError`], before anything
+        is written, where a picture cannot be read.
+        """
+        self.require_images()
         pq.write_table(self.table.replace_schema_metadata(self._viewer_metadata()), path)
 
     def _viewer_metadata(self) -> dict[str, str] | None:

@@ -1,6 +1,7 @@
 """From a catalogue to what a model keeps of it: the items' codes and content."""
 
 from collections.abc import Callable, Sequence
+from math import prod
 
 import torch
 from transformers import PreTrainedModel
@@ -8,6 +9,20 @@ from transformers import PreTrainedModel
 from .catalog_unimp import fingerprint
 from .picture_store_unimp import NoPictures, PictureStore
 from .pictures_unimp import PicturesMixin
+
+
+def most_items(code_sizes: Sequence[int] | None) -> int | None:
+    """How many items semantic codes of these sizes tell apart; `None` for atomic codes, of which there is no end."""
+    return None if code_sizes is None else prod(code_sizes)
+
+
+def check_room(code_sizes: Sequence[int] | None, num_items: int) -> None:
+    """Raises `ValueError` where semantic codes of these sizes cannot tell so many items apart."""
+    if code_sizes is not None and num_items > most_items(code_sizes):
+        raise ValueError(
+            f"`code_sizes` {list(code_sizes)} make {most_items(code_sizes)} codes, too few for {num_items} items: "
+            f"make a model with larger ones, whose product is at least {num_items}."
+        )
 
 
 class IndexingMixin(PicturesMixin):
@@ -40,7 +55,8 @@ class IndexingMixin(PicturesMixin):
 
         Raises:
             `ValueError`: the items that the model has are not the catalogue's first (`config.catalog_fingerprint`), or
-                `codes` or `features` do not fit, or `fit_codes` is missing.
+                `codes` or `features` do not fit, or `fit_codes` is missing, or there are more items than the model's
+                semantic codes tell apart. Nothing has then changed.
         """
         num_items, codes = model.config.num_items, list(codes or ())
         if num_items > len(self._require_catalog()):
@@ -60,6 +76,7 @@ class IndexingMixin(PicturesMixin):
         if features is not None and len(features) != len(positions):
             raise ValueError(f"`features` must have a row for each of {len(positions)} items, got {len(features)}.")
         sizes = model.config.code_sizes
+        check_room(sizes, len(self.catalog))
         if sizes is not None and not num_items and fit_codes is None:
             raise ValueError("`fit_codes` is needed: `model` has no codebooks for its semantic codes yet.")
         if positions:
@@ -67,6 +84,7 @@ class IndexingMixin(PicturesMixin):
             self._index(model, codes, positions, features, embeddings, None if num_items else fit_codes)
         model.config.catalog_fingerprint = self.catalog.fingerprint
         self.code_sizes = None if sizes is None else list(sizes)
+        self.catalog.most_items = most_items(sizes)
         self.catalog.set_codes(None if sizes is None else model.model.item_codes.codes.cpu().numpy())
 
     def _index(

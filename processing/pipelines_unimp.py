@@ -1,5 +1,6 @@
 """The pipelines: `pipeline("unimp-recommend", model=FOLDER_OR_ID, trust_remote_code=True)` and its sisters."""
 
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -111,8 +112,7 @@ class UniMPPipeline(Pipeline):
         postprocess_params: dict[str, Any],
     ) -> Iterator[Any]:
         """One answer a request, `batch_size` requests at a time: they share the pictures they have in common."""
-        if not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"`batch_size` must be a whole number of at least 1, got {batch_size!r}.")
+        batch_size = _whole_number("batch_size", batch_size)
         requests = iter(inputs)
         while samples := list(islice(requests, batch_size)):
             model_inputs = self.preprocess(samples, **preprocess_params)
@@ -143,6 +143,17 @@ class UniMPPipeline(Pipeline):
         return []
 
 
+def _whole_number(name: str, number: Any) -> int:
+    """A number of at least 1, of whatever type whole numbers come in."""
+    try:
+        whole = 0 if isinstance(number, bool) else operator.index(number)
+    except TypeError:
+        whole = 0
+    if whole < 1:
+        raise ValueError(f"`{name}` must be a whole number of at least 1, got {shown(number)}.")
+    return whole
+
+
 class UniMPRecommendPipeline(UniMPPipeline):
     """
     `{"history": [...]}` to the next items, best first: `[{"item_id", "score", "item"}, ...]`.
@@ -165,9 +176,8 @@ class UniMPRecommendPipeline(UniMPPipeline):
     def _sanitize_parameters(self, **kwargs: Any) -> tuple[dict, dict, dict]:
         given = {name: kwargs.pop(name) for name in self.parameters if name in kwargs}
         super()._sanitize_parameters(**kwargs)
-        top_k = given.get("top_k", 1)
-        if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
-            raise ValueError(f"`top_k` must be a whole number of at least 1, got {top_k!r}.")
+        if "top_k" in given:
+            given["top_k"] = _whole_number("top_k", given["top_k"])
         candidates = given.get("candidates")
         if not (candidates is None or is_list(candidates)):
             raise ValueError(f"`candidates` must be a list of item ids, got {shown(candidates)}.")

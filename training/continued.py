@@ -44,8 +44,8 @@ def continue_with(
         training ([`UniMPTrainingConfig`], *optional*): how it trains, see [`build`].
 
     Raises:
-        `ValueError`: the events have kinds or ratings that the model was not made for, or `item_encoder` is missing
-            or does not fit.
+        `ValueError`: the events have kinds or ratings that the model was not made for, `item_encoder` is missing or
+            does not fit, or there are more items than the model's semantic codes tell apart.
     """
     check_events(store.interactions, processor)
     feature_size = model.config.item_feature_size
@@ -64,8 +64,8 @@ def continue_with(
             f"`item_encoder` is needed: `model` has features of such an encoder, and the store has {len(new)} new and "
             f"{len(changed)} changed items."
         )
+    added = catalog.add(_rows(items, new)) if new else ()  # first, as there may be no room for them
     codes = catalog.replace(_rows(items, changed)) if changed else []
-    added = catalog.add(_rows(items, new)) if new else ()
     logger.info("Items of the model: %d added, %d replaced.", len(added), len(codes))
     features = _features(item_encoder, catalog, [*codes, *added], feature_size) if feature_size else None
     pictures = None if training is None else training_pictures(model, processor, training)

@@ -28,6 +28,7 @@ from ..modeling_unimp import UniMPConfig, UniMPForConditionalGeneration
 from ..processing import TASKS, Catalog, Columns, UniMPProcessor
 from ..processing.catalog_unimp import flatten_attributes
 from ..processing.chunks_unimp import FIRST_KIND, PERIOD_BUCKETS
+from ..processing.indexing_unimp import check_room
 from ..processing.store import Store, as_table
 from ..processing.tasks_unimp import ANSWER_LENGTH, check_prompt_length
 from .continued import continue_with
@@ -254,13 +255,14 @@ def build(
     """
     if arguments.model is not None:
         return continue_with(*load(arguments.model), store, arguments.item_encoder, training)
+    sizes = _code_sizes(arguments, len(store.items))
     catalog = Catalog(as_table(store.items))
     catalog.embed_images()
     features = None
     if arguments.item_encoder is not None:
         features = item_features(arguments.item_encoder, catalog, range(len(catalog)))
     new_part = _new_part(store, arguments) | {"item_feature_size": 0 if features is None else features.shape[1]}
-    new_part["code_sizes"] = sizes = _code_sizes(arguments, len(catalog))
+    new_part["code_sizes"] = sizes
     build_new = _build_tiny if arguments.vision is None else _build_on_backbones
     model, processor = build_new(store, arguments, new_part, train)
     processor.catalog = catalog
@@ -294,8 +296,9 @@ def _mean_rows(rows: torch.Tensor, codes: torch.Tensor, config: UniMPConfig) -> 
 
 
 def _code_sizes(arguments: ModelArguments, num_items: int) -> list[int] | None:
-    """`None` for atomic codes."""
+    """`None` for atomic codes. Raises `ValueError` for sizes that are too few for the items."""
     if arguments.code_sizes is not None:
+        check_room(arguments.code_sizes, num_items)
         return arguments.code_sizes
     if arguments.item_codes == "semantic" or (arguments.item_codes == "auto" and num_items > MAX_ATOMIC_ITEMS):
         return default_code_sizes(num_items)

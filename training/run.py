@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerControl, Train
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..processing import Columns, UniMPProcessor
+from ..processing.indexing_unimp import check_room
 from ..processing.splits import Split
 from ..processing.store import Store, as_table
 from .continued import continue_with
@@ -99,6 +100,7 @@ def run(
         model, processor = build(_without_items(store, split.new_items), model_arguments, split.train, training)
     else:
         model, processor = load(checkpoint)
+    check_room(model.config.code_sizes, len({*processor.catalog.item_ids, *split.new_items}))  # not after training
     stop = StopOnInterrupt()
     validation = None if training.eval_strategy == "no" else split.validation
     trainer = UniMPTrainer(model, training, processor, split.train, eval_dataset=validation, callbacks=[stop])
@@ -110,9 +112,15 @@ def run(
     if stop.interrupted:
         logger.warning("Interrupted at step %d. Go on with --resume.", trainer.state.global_step)
         return None
+    if trainer.is_fsdp_enabled:
+        model, processor = _in_one_piece(trainer)
     if split.new_items:  # known from now on by their content alone
         continue_with(model, processor, store, model_arguments.item_encoder, training)
-    trainer.save_model()
+    if not trainer.is_fsdp_enabled:
+        trainer.save_model()
+    elif split.new_items and trainer.is_world_process_zero():
+        model.save_pretrained(training.output_dir)
+        processor.save_pretrained(training.output_dir)
     tasks, pictures = list(training.task_rates), training_pictures(model, processor, training, latents=True)
     metrics = evaluate(model, processor, split.test, split.train, tasks, training.history_window, pictures)
     trainer.evaluation_metrics = {task: headline(systems["model"]) for task, systems in metrics.items()}
@@ -129,6 +137,14 @@ def run(
         report["metrics"] = metrics
         Path(training.output_dir, "metrics.json").write_text(json.dumps(report, indent=2), encoding="utf-8")
     return Result(model, processor, seconds, metrics, trainer.evaluation_split)
+
+
+def _in_one_piece(trainer: UniMPTrainer) -> tuple[PreTrainedModel, UniMPProcessor]:
+    """What a sharded run (FSDP) leaves, saved and loaded: each process holds a part, which answers nothing."""
+    trainer.save_model()
+    trainer.accelerator.wait_for_everyone()
+    model, processor = load(trainer.args.output_dir)
+    return model.to(trainer.args.device), processor
 
 
 def _without_items(store: Store, item_ids: Sequence[str]) -> Store:

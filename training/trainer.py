@@ -265,6 +265,10 @@ class UniMPTrainer(SFTTrainer):
                 metrics[f"surprise_{name}"].append(surprise[role] / count[role])
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        sharded = type(self.accelerator.unwrap_model(self.model))
+        if sharded.__name__.startswith("FSDP"):
+            # It gives each model a class of its own; the code that travels with a checkpoint is that of the model's.
+            sharded.__name__, sharded.__module__ = sharded.__bases__[-1].__name__, sharded.__bases__[-1].__module__
         super()._save(output_dir, state_dict)
         # A pickle that nothing reads: whoever gets the folder should not have to trust one.
         Path(output_dir or self.args.output_dir, "training_args.bin").unlink(missing_ok=True)

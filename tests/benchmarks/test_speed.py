@@ -24,7 +24,7 @@ MINIATURE = Size(
     code_sizes=(5, 4, 3, 8),
 )
 OPTIONS = Namespace(
-    threads=1, dtype="float32", device="cpu", items=ITEMS, excluded=30, beams=10, batch=3, repetitions=1
+    threads=1, dtype="float32", device="cpu", items=ITEMS, excluded=30, beams=10, batches=[3], repetitions=1
 )
 
 

@@ -203,10 +203,19 @@ def test_where_a_cell_is_full_the_next_nearest_with_room_is_taken():
     codes.add(torch.tensor([[0.0, 0.6]]))
     codes.add(torch.tensor([[0.0, 0.6], [0.0, 0.6]]))
     assert codes.codes.tolist() == [[0, 1, 0], [0, 0, 0], [0, 2, 0]]
-    with pytest.raises(ValueError, match=r"`code_sizes` \[2, 3, 1\] leave no room"):
+    # Below the first level's nearest all is full: of (-10, 0.6), which the other one leaves, 1 is the nearest again.
+    codes.add(torch.tensor([[0.0, 0.6]]))
+    codes.add(torch.tensor([[10.0, 0.6], [0.0, 0.6]]))
+    assert codes.codes.tolist()[3:] == [[1, 1, 0], [1, 0, 0], [1, 2, 0]]
+
+
+def test_as_many_items_as_there_are_codes_fit_and_not_one_more():
+    codes = codebooks([2, 3, 2], TWO_LEVELS)
+    codes.add(torch.tensor([[0.0, 0.6]]).repeat(12, 1))
+    assert len(codes.codes.unique(dim=0)) == 12
+    with pytest.raises(ValueError, match=r"`code_sizes` \[2, 3, 2\] make 12 codes, too few for 13 items"):
         codes.add(torch.tensor([[0.0, 0.6]]))
-    codes.add(torch.tensor([[10.0, 0.6]]))  # elsewhere there still is
-    assert codes.codes.tolist()[3:] == [[1, 1, 0]]
+    assert len(codes.codes) == 12
 
 
 def test_many_spilled_items_all_differ():

@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 
@@ -186,15 +187,35 @@ def test_a_catalogue_of_nothing():
     assert scores.shape == items.shape == (2, 0)
 
 
+@pytest.mark.parametrize("wrong", [0, -1, 2.0, "2"])
 @pytest.mark.parametrize("name", ["top_k", "beam_width"])
-def test_numbers_below_1_are_refused(model, name):
+def test_numbers_below_1_and_what_is_none_are_refused(model, name, wrong):
     state = model.read_prompt(**prompt(ITEM))
     for rank in (
         lambda **kwargs: model.rank_items(**kwargs, **prompt(ITEM)),
         lambda **kw: model.rank_from(state, **kw),
     ):
-        with pytest.raises(ValueError, match=f"`{name}` must be at least 1, got 0"):
-            rank(**{name: 0})
+        with pytest.raises(ValueError, match=f"`{name}` must be a whole number of at least 1, got {wrong!r}"):
+            rank(**{name: wrong})
+
+
+def test_whole_numbers_of_any_type(levels):
+    model, inputs = make(levels), prompt(ITEM)
+    expected = model.rank_items(top_k=3, beam_width=4, **inputs)
+    scores, items = model.rank_items(top_k=np.int64(3), beam_width=torch.tensor(4), **inputs)
+    assert torch.equal(items, expected[1])
+    assert torch.equal(scores, expected[0])
+
+
+@pytest.mark.parametrize(("wrong", "shown"), [([0, 24], 24), ([3, 99], 99), ([0, -2], -2)])
+@pytest.mark.parametrize("name", ["exclude", "candidates"])
+def test_positions_outside_the_catalogue_are_refused(name, wrong, shown):
+    model, inputs = semantic_model(), prompt(ITEM, samples=([11, 12],))
+    message = f"`{name}` must be positions in a catalogue of 24 items, padded with -1, got {shown}"
+    with pytest.raises(ValueError, match=message):
+        model.rank_items(**{name: torch.tensor([wrong])}, **inputs)
+    with pytest.raises(ValueError, match=f"`candidates` must be positions in a catalogue of 24 items, got {shown}"):
+        model.select_items([wrong], **inputs)
 
 
 def test_the_default_beam_is_twice_the_answer():

@@ -6,6 +6,8 @@ import pickle
 import pytest
 import torch
 
+from .test_decoding import make
+from .test_sessions import PROMPT, stretch
 from .tiny import ANSWER, FIRST_ITEM, ITEM, prompt, tiny_model
 
 GREEDY = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
@@ -79,6 +81,29 @@ def test_bfloat16():
     assert (tokens[:, -6:] < model.config.text_config.vocab_size).all()
     gradients = _gradients(model)
     assert all(torch.isfinite(gradient).all() for gradient in gradients.values())
+
+
+@pytest.mark.parametrize("levels", [1, 3], ids=["atomic", "semantic"])
+@pytest.mark.parametrize("how", ["bfloat16", "float16", "autocast"])
+def test_answers_in_short_formats_are_finite_and_near(how, levels):
+    model = make(levels)
+    number, whole = model.config.num_items, stretch(model, 0, len(PROMPT))
+    expected = model.score_items(**whole)
+    if how != "autocast":
+        model = model.to(getattr(torch, how))
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=how == "autocast"):
+        session = model.start_session(**stretch(model, 0, 15))
+        session.read(**stretch(model, 15, len(PROMPT)))
+        for scores, items in (
+            model.rank_items(number, beam_width=number, **whole),
+            session.rank(number, beam_width=number),
+        ):
+            assert scores.dtype == torch.float32
+            torch.testing.assert_close(scores, expected.gather(1, items), rtol=0.1, atol=0.4)
+            assert sorted(items[0].tolist()) == list(range(number))
+        chosen = model.select_items([[4, 2, 0]], **whole)[0]
+    assert chosen
+    assert set(chosen) <= {0, 2, 4}
 
 
 def test_autocast_training_step():

@@ -271,6 +271,18 @@ def test_saving_embeds(folder):
     assert same_picture(Catalog.load(folder.parent / "catalog.parquet").image(0), draw_picture(0))
 
 
+def test_a_picture_that_is_gone_is_told_before_anything_is_saved(folder):
+    catalog = by_path(folder, "good.png", "cut.png")
+    target = folder.parent / "catalog.parquet"
+    with pytest.raises(ImageError, match=r"of item .1.: .*cannot be saved without it.*`catalog.embed_images"):
+        catalog.save(target)
+    assert not target.exists()
+    assert catalog.has_image(1)
+    catalog.embed_images()
+    catalog.save(target)
+    assert same_picture(Catalog.load(target).image(0), draw_picture(0))
+
+
 def test_a_catalog_of_paths_opens_them_in_its_own_folder_only(folder):
     """Whoever wrote the file, it cannot make us read other files."""
     table = pa.table({"item_id": ["a"], "image": pa.array([{"bytes": None, "path": "../outside.png"}])})

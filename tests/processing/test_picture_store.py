@@ -6,6 +6,7 @@ import shutil
 import threading
 from types import SimpleNamespace
 
+import pyarrow as pa
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -13,6 +14,7 @@ from transformers import pipeline
 
 from unimp import Catalog, UniMPConfig, UniMPForConditionalGeneration, UniMPProcessor
 from unimp.processing import pictures_unimp
+from unimp.processing.images_unimp import ImageError
 from unimp.processing.picture_store_unimp import PICTURE_FILES, NoPictures, PictureStore
 
 from .conftest import draw_picture, make_model, make_processor, make_request
@@ -330,6 +332,25 @@ def test_latents_are_saved_with_the_processor(processor, model, folder, tmp_path
     elsewhere = UniMPProcessor.from_pretrained(tmp_path / "elsewhere")
     assert len(elsewhere.open_pictures(model)) == 5
     assert "picture_file" not in (folder / "processor_config.json").read_text()
+
+
+def test_a_processor_whose_files_are_gone_writes_nothing(processor, model, tmp_path):
+    source, target = tmp_path / "source", tmp_path / "target"
+    processor.encode_pictures(model, source, latents=True)
+    shutil.rmtree(source)
+    with pytest.raises(
+        FileNotFoundError, match=r"`processor.picture_file` .*latents.safetensors is gone.*encode_pict"
+    ):
+        processor.save_pretrained(target)
+    assert not target.exists()
+    processor.picture_file = None
+    draw_picture(1).save(tmp_path / "one.png")
+    table = pa.table({"item_id": ["one"], "image": pa.array([{"bytes": None, "path": "one.png"}])})
+    processor.catalog = Catalog(table, root=tmp_path)
+    (tmp_path / "one.png").unlink()
+    with pytest.raises(ImageError, match=r"`image` of item 'one': .*The catalogue cannot be saved without it"):
+        processor.save_pretrained(target)
+    assert not target.exists()
 
 
 def test_which_tasks_show_pictures():

@@ -1,11 +1,13 @@
 """Requests in, answers out: in this process, and in a fresh one that has nothing but the checkpoint's folder."""
 
+import itertools
 import json
 import os
 import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from transformers import BloomConfig, GPT2Config, LlamaConfig, pipeline
@@ -184,6 +186,16 @@ def test_parameters_of_the_pipeline_hold_until_a_call_says_otherwise(shared):
     assert len(recommend({"history": ["hat"]}, top_k=8)) == 8
     assert len(recommend({"history": ["hat"]}, top_k=8, exclude_seen=True)) == 7
     assert len(recommend({"history": ["hat"]})) == 2
+
+
+def test_whole_numbers_of_numpy_are_taken_and_others_refused(recommend):
+    requests = [{"history": history} for history in HISTORIES[:3]]
+    answers = recommend(requests, top_k=np.int64(3), batch_size=np.int32(2))
+    assert answers == recommend(requests, top_k=3, batch_size=2)
+    assert recommend.start_session(["hat"]).recommend(top_k=np.uint8(2)) == recommend({"history": ["hat"]}, top_k=2)
+    for name, wrong in itertools.product(("top_k", "batch_size"), (np.int64(0), np.float64(3), True, np.True_, "3")):
+        with pytest.raises(ValueError, match=f"`{name}` must be a whole number of at least 1, got "):
+            recommend(requests, **{name: wrong})
 
 
 # Rate, explain, select

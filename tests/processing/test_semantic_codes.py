@@ -205,6 +205,38 @@ def test_items_added_later_get_codes_and_the_codebooks_stay(indexed):
     assert torch.equal(model(**processor({"history": ["hat"]})).logits, logits)  # nothing else has changed
 
 
+@pytest.mark.parametrize("loaded", [False, True])
+def test_more_items_than_codes_are_refused_before_anything_changes(loaded, tmp_path):
+    processor = make_processor()
+    model = semantic_model(processor, code_sizes=[3, 3])
+    processor.index_catalog(model, fit_codes=lambda embeddings: embeddings[None, :3])
+    if loaded:
+        processor.save_pretrained(tmp_path)
+        processor = UniMPProcessor.from_pretrained(tmp_path)
+    items = [{"item_id": name, "title": name.title()} for name in ("cap", "tie")]
+    with pytest.raises(
+        ValueError, match=r"`items` are 2, too many to join 8: .* \(`code_sizes`\) tell at most 9 items"
+    ):
+        processor.catalog.add(items)
+    assert len(processor.catalog) == 8
+    processor.catalog.add(items[:1])
+    processor.index_catalog(model)
+    assert len(np.unique(processor.catalog.codes, axis=0)) == model.config.num_items == 9
+
+
+def test_a_catalogue_of_more_items_than_codes_changes_no_model(indexed):
+    model, processor = indexed
+    items = [{"item_id": f"new {number}", "title": "New"} for number in range(3 * 4 * 9)]
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    processor.catalog = Catalog(
+        pa.concat_tables([processor.catalog.table, Catalog.from_items(items).table], promote_options="permissive")
+    )
+    with pytest.raises(ValueError, match=r"`code_sizes` \[3, 4, 9\] make 108 codes, too few for 116 items"):
+        processor.index_catalog(model, [0])
+    assert model.config.num_items == 8
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
 def test_a_new_item_is_read_as_the_first_of_its_kind(indexed):
     model, processor = indexed
     cap = {"item_id": "cap", "price": 5, "title": "Cap", "image": draw_picture(78)}

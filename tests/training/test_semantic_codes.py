@@ -7,14 +7,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from transformers import pipeline, set_seed
 
+from unimp import Catalog
 from unimp.processing.splits import make_split
+from unimp.processing.store import Store
 from unimp.training import evaluation
+from unimp.training.continued import continue_with
 from unimp.training.held_out import held_out_samples
 from unimp.training.mixture import UniMPCollator
 from unimp.training.recipe import ModelArguments, _code_sizes, _mean_rows, build, load
-from unimp.training.run import run
+from unimp.training.run import _without_items, run
 from unimp.training.semantic_codes import (
     MAX_ATOMIC_ITEMS,
     code_report,
@@ -22,7 +26,7 @@ from unimp.training.semantic_codes import (
     describe_codes,
     fit_codebooks,
 )
-from unimp.training.trainer import UniMPTrainingConfig
+from unimp.training.trainer import UniMPTrainer, UniMPTrainingConfig
 
 from .conftest import TINY, TINY_RUN
 
@@ -251,6 +255,32 @@ def test_few_items_of_many_are_ranked_as_candidates(semantic_run, split):
     assert listed
     assert listed <= set(range(0, 40, 4))
     assert (ranking.num_items <= 10).all()
+
+
+def test_too_small_code_sizes_are_refused_before_pictures_are_read_and_codebooks_made(store, monkeypatch):
+    monkeypatch.setattr(Catalog, "embed_images", lambda catalog: 1 / 0)
+    with pytest.raises(
+        ValueError, match=r"`code_sizes` \[3, 3, 4\] make 36 codes, too few for 40 items: .*at least 40"
+    ):
+        build(store, ModelArguments(**TINY, code_sizes=[3, 3, 4]))
+
+
+def test_code_sizes_too_small_for_items_to_come_are_refused_before_training(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(UniMPTrainer, "train", lambda *_args, **_kwargs: 1 / 0)
+    config = UniMPTrainingConfig(**(TINY_RUN | {"output_dir": str(tmp_path), "task_rates": {"recommend": 1.0}}))
+    with pytest.raises(ValueError, match=r"`code_sizes` \[3, 3, 4\] make 36 codes, too few for 40 items"):
+        run(store, make_split(store, "cold_items"), ModelArguments(**TINY, code_sizes=[3, 3, 4]), config)
+
+
+def test_a_store_of_more_items_than_codes_leaves_model_and_catalogue_as_they_are(store):
+    known = _without_items(store, store.items["item_id"][30:])
+    model, processor = build(known, ModelArguments(**TINY, code_sizes=[2, 2, 8]))
+    changed = known.items.to_list()[0] | {"title": "something else"}
+    others = Dataset.from_list([changed, *store.items.to_list()[1:]], features=store.items.features)
+    with pytest.raises(ValueError, match=r"`items` are 10, too many to join 30: .* at most 32 items apart"):
+        continue_with(model, processor, Store(others, store.interactions, store.report))
+    assert len(processor.catalog) == model.config.num_items == 30
+    assert processor.catalog.item(0)["title"] == known.items[0]["title"]
 
 
 def test_building_logs_how_codes_are_used(store, caplog):
