@@ -54,7 +54,7 @@ class Table:
         models: by name, what differs from `settings`; the first is what the others are compared with. Some settings
             are not of `unimp train`: `of` names the model of another table, to be measured only; `without` columns
             that the data set is stripped of; `reconstructs: false` trains the answer of an example alone and nothing
-            of its history. `history_window` is that of `unimp evaluate` too.
+            of its history. `history_window` beside `of` is that of `unimp evaluate`.
         settings: options of `unimp train` that all models share.
         baselines: names of `run_baselines.py`.
         grids: by baseline, settings to try instead of its own grid.
@@ -95,7 +95,7 @@ def train_and_evaluate(table: Table, name: str, seed: int, options: argparse.Nam
             _unimp("train", "--config", str(config))
     arguments = ["--model", str(model), "--dataset", dataset, "--split", table.split, "--tasks", table.task]
     arguments += ["--output_dir", str(folder / "evaluation"), "--among", table.among]
-    if "history_window" in settings:
+    if "of" in table.models[name] and "history_window" in settings:
         arguments += ["--history_window", str(settings["history_window"])]
     if settings.get("item_encoder"):
         arguments += ["--item_encoder", settings["item_encoder"]]

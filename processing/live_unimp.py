@@ -1,5 +1,6 @@
 """A live session: one person's history is read as it grows, and every click costs its own chunk."""
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from copy import copy
@@ -12,7 +13,7 @@ from transformers import Pipeline
 
 from .catalog_unimp import AVAILABLE
 from .chunks_unimp import Tokens
-from .requests_unimp import Batch, Entry
+from .requests_unimp import Batch, Entry, most_recent
 from .tasks_unimp import HISTORY, get_task
 
 # Of a window that is full, the share that is still shown when its oldest chunks are left out. Without those all that
@@ -36,11 +37,11 @@ class UniMPLiveSession:
     `processor.full_chunks` most recent items are shown in full, these are read again, as the oldest of them becomes
     its code alone. The answers are those of the pipeline.
 
-    When the history no longer fits into `processor.max_length` tokens, its oldest events are left out until the rest
-    fits into three quarters of the window (`KEPT_SHARE`), and that rest is read anew. Clicks then fill the window
-    again: from here on a session shows fewer old events than the pipeline would, from three quarters of a window up to
-    a full one. The answers are those of the pipeline for `shown`, but that the first event of it still knows the time
-    since the one before.
+    When the history has more than `processor.history_window` events, or no longer fits into `processor.max_length`
+    tokens, its oldest events are left out until the rest fits into three quarters of that (`KEPT_SHARE`), and the rest
+    is read anew. Clicks then fill the window again: from here on a session shows fewer old events than the pipeline
+    would, from three quarters of a window up to a full one. The answers are those of the pipeline for `shown`, but
+    that the first event of it still knows the time since the one before.
 
     A catalogue that changes meanwhile is followed, after `processor.index_catalog(model)`: the history is read anew.
     The model's weights and the processor's settings must stay as they are.
@@ -125,12 +126,14 @@ class UniMPLiveSession:
         kept = self._unchanged(len(entries))
         keep = sum(chunk.num_tokens for chunk in kept)
         rest = entries[self._first + len(kept) :]
-        written, batch = self._write(rest, room - keep)
+        window = processor._window(task)
+        written, batch = self._write(rest, room - keep, None if window is None else max(0, window - len(kept)))
         if len(written) < len(rest):
             kept, rest = [], entries[self._first :]
-            written, batch = self._write(rest, int(KEPT_SHARE * room))
+            most = None if window is None else math.ceil(KEPT_SHARE * window)
+            written, batch = self._write(rest, int(KEPT_SHARE * room), most)
             if not written:  # a single chunk takes most of the window
-                written, batch = self._write(rest, room)
+                written, batch = self._write(rest, room, window)
         first = len(entries) - len(kept) - len(written)
         chunks = [
             *kept,
@@ -155,10 +158,11 @@ class UniMPLiveSession:
         in_full, task = self._pipeline.processor._in_full, self._task
         return list(takewhile(lambda chunk: chunk.full == in_full(num_entries - 1 - chunk.number, task), self._chunks))
 
-    def _write(self, entries: list[Entry], room: int) -> tuple[list[Tokens], Batch]:
+    def _write(self, entries: list[Entry], room: int, most: int | None) -> tuple[list[Tokens], Batch]:
         """Chunks of the last of `entries`, as many as fit, and their pictures and never-seen items."""
         processor = self._pipeline.processor
         batch = Batch(processor._pixel_values)
+        entries = most_recent(entries, most)
         return list(processor._history(entries, self._task, False, room, batch, processor.format)), batch
 
     def _inputs(self, tokens: Tokens, batch: Batch) -> dict[str, Any]:

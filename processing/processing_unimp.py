@@ -30,7 +30,7 @@ from .columns_unimp import Columns
 from .indexing_unimp import IndexingMixin, most_items
 from .picture_store_unimp import PICTURE_FILES, NoPictures, PictureStore
 from .pipelines_unimp import UniMPPipeline  # noqa: F401 - so that the pipelines travel with a checkpoint
-from .requests_unimp import Batch, Entry, match_tasks, seconds
+from .requests_unimp import Batch, Entry, match_tasks, most_recent, seconds
 from .tasks_unimp import (
     ANSWER_KEY,
     CANDIDATES,
@@ -69,6 +69,9 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
         full_chunks (`int`, *optional*, defaults to 5): most recent history items shown with picture and attributes,
             the older ones as their code alone; `None` for all.
         max_length (`int`, defaults to 1024): tokens of a prompt. Of a longer history the oldest chunks are left out.
+        history_window (`int`, *optional*): most events of a history that are shown, the most recent ones; `None` for
+            as many as fit. Training sets it to its own: a model that is shown more than it was trained with answers
+            worse.
         rating_range, behavior_kinds, periods, max_words, item_text_length: see [`ChunkFormat`].
         rating_levels (`Sequence[float]`, *optional*): ratings that people give; by default the whole numbers within
             `rating_range`, or its two ends where there is none.
@@ -91,6 +94,7 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
         max_words: int = 20,
         item_text_length: int = 64,
         code_sizes: Sequence[int] | None = None,
+        history_window: int | None = None,
     ) -> None:
         super().__init__(image_processor, tokenizer)
         if tokenizer.eos_token_id is None:
@@ -104,6 +108,7 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
         self.order = order
         self.full_chunks = full_chunks
         self.max_length = max_length
+        self.history_window = history_window
         self.rating_range, self.rating_levels = rating_scale(rating_range, rating_levels)
         self.behavior_kinds = list(behavior_kinds)
         self.periods = check_periods(periods)
@@ -115,9 +120,10 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
 
     def _check_settings(self) -> None:
         """Refuse settings that cannot work, here and not at the first request."""
-        for name, minimum in (("max_length", 1), ("max_words", 1), ("item_text_length", 1), ("full_chunks", 0)):
-            value = getattr(self, name)
-            if not (isinstance(value, int) and value >= minimum) and not (name == "full_chunks" and value is None):
+        least = {"max_length": 1, "max_words": 1, "item_text_length": 1, "full_chunks": 0, "history_window": 0}
+        for name, minimum in least.items():
+            value, may_be_none = getattr(self, name), name in ("full_chunks", "history_window")
+            if not (isinstance(value, int) and value >= minimum) and not (may_be_none and value is None):
                 raise ValueError(f"`{name}` must be a whole number of at least {minimum}, got {value!r}.")
         _ = self.format  # checks `order`
 
@@ -278,7 +284,8 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
         history = self._entries(sample[HISTORY], HISTORY, chunk_format)
         prompt, ending, room = self._frame(sample, task, training, batch, chunk_format)
         labelled = training and task.reconstructs
-        for chunk in self._history(history, task, labelled, room, batch, chunk_format):
+        shown = most_recent(history, self._window(task))
+        for chunk in self._history(shown, task, labelled, room, batch, chunk_format):
             prompt.extend(chunk)
         return prompt.extend(ending)
 
@@ -298,6 +305,11 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
             )
         return prompt, ending, room
 
+    def _window(self, task: Task) -> int | None:
+        """Most events that a request of a task shows; `None` for as many as fit."""
+        windows = [window for window in (self.history_window, task.max_history) if window is not None]
+        return min(windows, default=None)
+
     def _in_full(self, age: int, task: Task) -> bool:
         """Whether a history item is shown in full, with so many more recent ones."""
         return task.full_history or self.full_chunks is None or age < self.full_chunks
@@ -313,7 +325,7 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
     ) -> Iterable[Tokens]:
         """The most recent chunks that fit into `room`, oldest first. What is older than these is not looked up."""
         chunks: list[Tokens] = []
-        for age, entry in enumerate(reversed(entries[-task.max_history :] if task.max_history else entries)):
+        for age, entry in enumerate(reversed(entries)):
             full = self._in_full(age, task)
             is_new = entry.position is None  # has no code to predict
             event = self._event(entry, full, batch, chunk_format)

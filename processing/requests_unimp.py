@@ -34,6 +34,11 @@ class Entry:
     event: Mapping[str, Any]
 
 
+def most_recent(entries: Sequence[Any], most: int | None) -> Sequence[Any]:
+    """The last `most` of them, oldest first; all for `None`."""
+    return entries if most is None else entries[max(0, len(entries) - most) :]
+
+
 class Batch:
     """
     The distinct pictures and never-seen items of one batch.

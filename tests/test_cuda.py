@@ -241,7 +241,7 @@ def test_training_in_mixed_precision(tmp_path):
     assert not any(name.startswith("model.vision_encoder") for name in moved)
     trainer.save_model()
     pictures = training_pictures(model, processor, args, latents=True)
-    figures = evaluate(model, processor, split.test.select(range(4)), split.train, ["recommend"], 10, pictures)
+    figures = evaluate(model, processor, split.test.select(range(4)), split.train, ["recommend"], pictures)
     assert 0 <= figures["recommend"]["model"]["ndcg@10"] <= 1
     loaded, processor = load(str(tmp_path))
     assert torch.equal(loaded.model.item_rows.learned, model.model.item_rows.learned.cpu())

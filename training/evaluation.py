@@ -50,6 +50,8 @@ HEADLINE_CUTOFF = 10
 LIST_LENGTH = 10
 # Semantic codes: so many items are ranked, as recommending ranks them; an answer that is not among them is not found.
 LIST_DEPTH = 50
+# A window that no history fills.
+ALL_EVENTS = np.iinfo(np.int32).max
 # Of lists rather than of hits: not among the figures to show first.
 LIST_METRICS = ("coverage", "gini", "novelty", "diversity")
 
@@ -456,7 +458,6 @@ def evaluate(
     test: Dataset,
     train: Dataset,
     tasks: Sequence[str],
-    history_window: int = MixtureSettings.history_window,
     catalog_features: PictureStore | NoPictures | None = None,
 ) -> dict[str, dict[str, Metrics]]:
     """
@@ -465,9 +466,7 @@ def evaluate(
     Returns:
         By task, by system (`model`, `popularity`, `random`, ...), by metric.
     """
-    results = evaluate_tasks(
-        model, processor, test, train, tasks, history_window=history_window, catalog_features=catalog_features
-    )
+    results = evaluate_tasks(model, processor, test, train, tasks, catalog_features=catalog_features)
     return {task: result.values() for task, result in results.items()}
 
 
@@ -480,13 +479,13 @@ def evaluate_tasks(
     item_ids: Sequence[str] | None = None,
     batch_size: int = 64,
     seed: int = 0,
-    history_window: int = MixtureSettings.history_window,
     catalog_features: PictureStore | NoPictures | None = None,
 ) -> dict[str, TaskResult]:
     """
     Every task on the rows of `test`, beside what needs no model. What the figures mean is up to the split: in
     user hold-out nothing of these people was trained on, in leave-one-out everything but their last two events.
 
+    Of a history the last `processor.history_window` events are shown; nothing in an older one is recommended either.
     With several processes each answers a part of the requests, and all get everything.
 
     Args:
@@ -497,15 +496,14 @@ def evaluate_tasks(
             whole catalogue by default.
         batch_size (`int`): requests answered at once.
         seed (`int`): of what is drawn.
-        history_window (`int`): most events of a history that are shown; nothing in an older one is recommended either.
         catalog_features: see [`model_scorer`].
 
     Returns:
         By task.
     """
     results = {}
+    settings = MixtureSettings(ALL_EVENTS if processor.history_window is None else processor.history_window)
     for task in tasks:
-        settings = MixtureSettings(history_window)
         samples = held_out_samples(test, task, item_ids or processor.catalog.item_ids, seed, settings)
         if not len(samples):
             logger.info("Nobody's last event has an answer to %s: not evaluated.", task)

@@ -122,7 +122,7 @@ def run(
         model.save_pretrained(training.output_dir)
         processor.save_pretrained(training.output_dir)
     tasks, pictures = list(training.task_rates), training_pictures(model, processor, training, latents=True)
-    metrics = evaluate(model, processor, split.test, split.train, tasks, training.history_window, pictures)
+    metrics = evaluate(model, processor, split.test, split.train, tasks, pictures)
     trainer.evaluation_metrics = {task: headline(systems["model"]) for task, systems in metrics.items()}
     trainer.evaluation_split = describe_split(split.name)
     trainer.create_model_card()

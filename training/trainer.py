@@ -214,6 +214,7 @@ class UniMPTrainer(SFTTrainer):
             peft_config=peft_config,
             **kwargs,
         )
+        processing_class.history_window = args.history_window  # answers read what training showed
         processing_class.picture_file = None  # of latents that will not be this model's any more
         self.data_collator.catalog_features = training_pictures(model, processing_class, args)
         self.evaluation_metrics: dict[str, Any] = {}

@@ -30,7 +30,6 @@ from .training.continued import check_events, continue_with
 from .training.evaluation import TaskResult, describe_split, evaluate_tasks
 from .training.figures import LEVEL, NUM_RESAMPLES, task_figures
 from .training.held_out import NUM_CANDIDATES
-from .training.mixture import MixtureSettings
 from .training.plots import plot_results
 from .training.recipe import load
 
@@ -68,9 +67,9 @@ class EvaluateArguments:
     )
     batch_size: int = field(default=64, metadata={"help": "Requests answered at once."})
     seed: int = field(default=0, metadata={"help": "Of candidates, intervals and `max_people`, but not of the split."})
-    history_window: int = field(
-        default=MixtureSettings.history_window,
-        metadata={"help": "Most events of a history that are shown, as in training; 0 for none."},
+    history_window: int | None = field(
+        default=None,
+        metadata={"help": "Most events of a history that are shown, 0 for none; by default as in training."},
     )
     max_people: int | None = field(
         default=None,
@@ -149,6 +148,8 @@ def evaluate_model(options: EvaluateArguments, device: Any = "cpu") -> tuple[dic
     check_events(store.interactions, processor)
     _warn_of_another_split(options.model, split.name)
     model = model.eval().to(device)
+    if options.history_window is not None:
+        processor.history_window = options.history_window
     num_added = add_items(model, processor, store, options.item_encoder)
     _warn_of_trained_items(model, processor, split)
     test = _some_people(split.test, options.max_people, options.seed)
@@ -161,7 +162,6 @@ def evaluate_model(options: EvaluateArguments, device: Any = "cpu") -> tuple[dic
         item_ids=split.new_items if options.among == "new" else store.items[Columns.ITEM_ID][:],
         batch_size=options.batch_size,
         seed=options.seed,
-        history_window=options.history_window,
         catalog_features=_pictures(model, processor, options),
     )
     if not by_task:
@@ -172,7 +172,7 @@ def evaluate_model(options: EvaluateArguments, device: Any = "cpu") -> tuple[dic
         "dataset": name,
         "split": split.name,
         "title": f"{name}, {describe_split(split.name)}",
-        "settings": _settings(options),
+        "settings": _settings(options) | {"history_window": processor.history_window},
         "counts": _counts(store, split, test) | {"items_added": num_added},
         "tasks": task_figures(by_task, split.train, options.seed),
     }
@@ -190,7 +190,6 @@ def _settings(options: EvaluateArguments) -> dict[str, Any]:
         "max_people": options.max_people,
         "rating_range": options.rating_range,
         "among": options.among,
-        "history_window": options.history_window,
         "candidates": NUM_CANDIDATES,
         "interval": f"{LEVEL:.0%} percentile bootstrap over people, {NUM_RESAMPLES} draws",
     }

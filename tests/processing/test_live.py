@@ -191,6 +191,22 @@ def test_a_full_window_drops_its_oldest_quarter(full_chunks, max_length, least, 
     assert least <= dropped <= number / 3
 
 
+@pytest.mark.parametrize(("window", "least"), [(0, 0), (1, 1), (2, 2), (6, 5)])
+def test_a_window_of_events_drops_its_oldest_quarter(window, least):
+    pipe, ids = make_pipe(history_window=window), [ITEM_IDS[number % len(ITEM_IDS)] for number in range(20)]
+    session, lengths = pipe.start_session(), []
+    for item in ids:
+        session.append(item)
+        lengths.append(len(session.shown))
+        check(session.recommend(exclude_seen=False), pipe({"history": session.shown}, exclude_seen=False))
+    assert session.history == ids
+    assert session.shown == ids[20 - lengths[-1] :]
+    assert lengths[:window] == list(range(1, window + 1))
+    assert set(lengths[window:]) == set(range(least, window + 1))
+    begun = pipe.start_session(ids)
+    check(begun.recommend(exclude_seen=False), pipe({"history": begun.shown}, exclude_seen=False))
+
+
 def test_what_left_the_window_is_still_seen_and_timed():
     pipe = make_pipe(full_chunks=None, max_length=220)
     events = [{"item_id": ITEM_IDS[number % 5], "timestamp": 4_000 * 2**number} for number in range(20)]

@@ -37,6 +37,17 @@ def long_history(processor, length):
 # Long and short histories
 
 
+@pytest.mark.parametrize("window", [0, 1, 3, 9])
+def test_a_history_window_shows_the_most_recent_events(task, window, tmp_path):
+    """Of a task that itself shows fewer, these."""
+    make_processor(history_window=window).save_pretrained(tmp_path)
+    processor, whole = AutoProcessor.from_pretrained(tmp_path), make_processor()
+    history = long_history(whole, 7)
+    asked = processor(make_request(task, history), task=task)["input_ids"]
+    expected = whole(make_request(task, history[max(0, 7 - window) :]), task=task)["input_ids"]
+    assert torch.equal(asked, expected)
+
+
 def test_where_a_batch_is_padded(task):
     """Asked on the left; in training on the right, where every token has one before it to attend to."""
     processor = make_processor()

@@ -128,6 +128,14 @@ def test_the_figures_of_a_run_are_those_of_the_saved_folder(store, cold_split, c
     assert again["recommend"]["model"] == pytest.approx(result.metrics["recommend"]["model"], abs=1e-6)
 
 
+def test_a_trained_model_is_shown_as_much_as_in_training(store, split, tmp_path):
+    run(store, split, ModelArguments(**TINY), config_of(tmp_path, max_steps=1, history_window=2))
+    processor = load(str(tmp_path))[1]
+    ids = processor.catalog.item_ids
+    shown, whole = (processor({"history": history})["input_ids"] for history in (ids[3:5], ids[:5]))
+    assert torch.equal(whole, shown)
+
+
 def test_without_new_items_the_catalogue_stays_as_it_is(store, split, tmp_path, monkeypatch):
     def never(*args, **kwargs):
         raise AssertionError("nothing is to be added")
