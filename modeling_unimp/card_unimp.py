@@ -23,14 +23,14 @@ USAGE = """## How to use it
 from transformers import pipeline
 
 recommend = pipeline("unimp-recommend", model="{name}", trust_remote_code=True)
-recommend({{"history": ["ITEM_ID", "ITEM_ID"]}}, top_k=5)
+item_ids = recommend.processor.catalog.item_ids
+recommend({{"history": item_ids[:2]}}, top_k=5)
 ```
 
 It needs `transformers` 5.23 or newer, `torch`, `pillow` and `pyarrow`, and no package of its own: the code is in this
-repository, the files `*_unimp.py`. `trust_remote_code=True` runs it; pin the `revision` that you have read.
-`recommend.processor.catalog.item_ids` lists the item ids. A history entry is one of them, a dictionary of what
-happened (`{{"item_id": ..., "rating": 4}}`), or an item that the catalogue has never seen
-(`{{"title": ..., "image": "photo.jpg"}}`).
+repository, the files `*_unimp.py`. `trust_remote_code=True` runs it; pin the `revision` that you have read. A history
+entry is an item id, a dictionary of what happened (`{{"item_id": ..., "rating": 4}}`), or an item that the catalogue
+has never seen (`{{"title": ..., "image": "photo.jpg"}}`).
 
 {requests}
 
@@ -41,7 +41,7 @@ from transformers import AutoModel, AutoProcessor
 
 model = AutoModel.from_pretrained("{name}", trust_remote_code=True)
 processor = AutoProcessor.from_pretrained("{name}", trust_remote_code=True)
-scores = model.score_items(**processor([{{"history": ["ITEM_ID", "ITEM_ID"]}}]))
+scores = model.score_items(**processor([{{"history": processor.catalog.item_ids[:2]}}]))
 ```
 """
 

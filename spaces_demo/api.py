@@ -1,5 +1,6 @@
 """Everything the page does, as functions without memory: the endpoints of the API, and the tools of the MCP server."""
 
+import re
 import secrets
 import threading
 import time
@@ -8,7 +9,6 @@ from typing import Any
 
 import gradio as gr
 
-from .cards import escape
 from .shop import ITEM_ID, Shop, data_address
 from .uploads import clean_text, read_item, read_upload
 from .visitor import MAX_HISTORY
@@ -96,7 +96,7 @@ class Api:
             return self._answers(shop, "recommend", {"history": _history(shop, history)}, top_k)
 
     def recommend_for_picture(
-        self, picture: str | None, title: str = "", history: list[str] | None = None
+        self, picture: str | None = None, title: str = "", history: list[str] | None = None
     ) -> list[dict]:
         """
         Recommend items to someone who just chose an item that the catalogue has never seen.
@@ -211,18 +211,18 @@ class Api:
                 "retrieved": [answer[ITEM_ID] for answer in drawn.retrieved],
             }
 
-    def add_items(self, files: list[str] | None) -> dict:
+    def add_items(self, file: str | None) -> dict:
         """
         Make a catalogue of your own: the shop's and your items, which join it without any training.
 
         Args:
-            files: A .csv with a line an item (item_id, title, image and more), pictures, or a .zip of these.
+            file: A .csv with a line an item (item_id, title and more), a picture, or a .zip of a table and pictures.
 
         Returns:
             A dictionary with catalogue (a key for the other tools, good for an hour), items (those added) and notes.
         """
         with _told():
-            upload = read_upload(files or [], self.shop.catalog)
+            upload = read_upload([file] if file else [], self.shop.catalog)
             shop = self.shop.with_items(upload.items)
             items = [_plain(shop.item(item_id)) for item_id in shop.own_ids]
             return {"catalogue": self.shelf.put(shop), "items": items, "notes": upload.notes}
@@ -262,14 +262,15 @@ def select(shop: Shop, history: list[Any], candidates: list[str]) -> dict[str, A
 
 
 class _told:
-    """Turns what is wrong with a request into an error that the caller sees, as plain text."""
+    """Turns what is wrong with a request into an error that the caller sees: text as it is, without any markup."""
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, ValueError):
-            raise gr.Error(escape(" ".join(str(error).split())[:400]), print_exception=False) from error
+            text = " ".join(str(error).split())[:400]
+            raise gr.Error(re.sub("[<>]", "", text), print_exception=False) from error
 
 
 def _history(shop: Shop, history: list[str]) -> list[str]:

@@ -17,6 +17,8 @@ from .visitor import Visitor
 NUM_FOUND, NUM_SEARCHED, DEEPEST_RANK = 24, 6, 50
 # What may wait for an answer at a time, and how long a visitor who went away is remembered.
 QUEUE_SIZE, CONCURRENT, SECONDS_KEPT = 48, 8, 3600
+# Reading what somebody sends takes seconds at worst: most of what may run at a time is left to everybody else.
+UPLOADS = {"concurrency_limit": 2, "concurrency_id": "uploads"}
 # Every click inside a component; no endpoint, since the functions of `Api` do the same without a page.
 PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
 NOBODY = "Nobody yet"
@@ -191,7 +193,12 @@ class Page:
                 self.add_unknown, [*shown, gr.State(None), self.own_title], [*person, self.added], **PRIVATE
             ),
             self.join.click(
-                self.join_items, [*shown, self.files], own, api_visibility="private", show_progress="minimal"
+                self.join_items,
+                [*shown, self.files],
+                own,
+                api_visibility="private",
+                show_progress="minimal",
+                **UPLOADS,
             ),
             self.forget.click(self.forget_items, shown, own, **PRIVATE),
             self.own_only.input(self.recommend_own, [*shown, self.own_only], person, **PRIVATE),
@@ -234,10 +241,12 @@ class Page:
         if self.shop.drawer is not None:
             gr.api(api.imagine, api_name="imagine", **LIMITS)
         with gr.Column(visible=False):
-            files, picture = gr.File(file_count="multiple", label="files"), gr.File(label="picture")
-            title, history = gr.Textbox(label="title"), gr.JSON(label="history", value=[])
+            file, picture = gr.File(label="file"), gr.File(label="picture")
+            title, history = gr.Textbox(label="title", value=""), gr.JSON(label="history", value=[])
             answer, button = gr.JSON(label="answer"), gr.Button()
-        button.click(api.add_items, files, answer, api_name="add_items")
+        # What JSON says of itself, `{"type": {}}`, is no schema: a tool that has it refuses every call.
+        history.api_info = lambda: {"type": "array", "items": {"type": "string"}}
+        button.click(api.add_items, file, answer, api_name="add_items", **UPLOADS)
         button.click(api.recommend_for_picture, [picture, title, history], answer, api_name="recommend_for_picture")
 
     @_in_turn
@@ -301,7 +310,10 @@ class Page:
             return cards.strip(visitor.shop, visitor.history)
         if visitor.hide_pictures or not visitor.history:
             return cards.strip(visitor.shop, visitor.history, {} if visitor.history else None)
-        best, falls = visitor.shop.looked_at(visitor.history)
+        try:
+            best, falls = visitor.shop.looked_at(visitor.history, visitor.own_only)
+        except ValueError:  # nothing is left to recommend, as is said there
+            return cards.strip(visitor.shop, visitor.history)
         return cards.strip(visitor.shop, visitor.history, falls, best)
 
     @_in_turn

@@ -138,7 +138,7 @@ class Shop:
     def recommend(self, session: Any, top_k: int, own_only: bool = False) -> list[dict[str, Any]]:
         """The next items of a live session; of a visitor's own ones alone, if asked."""
         with self._lock:
-            return session.recommend(top_k=top_k, **({"candidates": self.own_ids} if own_only else {}))
+            return session.recommend(top_k=top_k, candidates=self.own_ids if own_only else None)
 
     def why(self, history: Sequence[Entry], item: Entry) -> dict[str, Any]:
         """The rating the model expects, and its explanation (`None` where it gives none)."""
@@ -178,7 +178,7 @@ class Shop:
             self.drawer.progress_bar = steps
             return self.drawer(**request, generator=torch.Generator(self.model.device).manual_seed(seed))
 
-    def looked_at(self, history: Sequence[Entry]) -> tuple[str, dict[int, float]]:
+    def looked_at(self, history: Sequence[Entry], own_only: bool = False) -> tuple[str, dict[int, float]]:
         """
         What the pictures of a history contribute to the first recommendation: how far its log-probability falls when
         one picture is hidden from the model, here and in the row that the item is known by.
@@ -190,7 +190,10 @@ class Shop:
         history = list(history)
         if not history:
             raise ValueError("`history` is empty: there is no picture to look at.")
-        best = self.ask("recommend", {"history": history}, top_k=1)[0]
+        found = self.ask("recommend", {"history": history}, top_k=1, candidates=self.own_ids if own_only else None)
+        if not found:
+            raise ValueError("`history` has every item there is: nothing is left to recommend.")
+        best = found[0]
         pictured = [place for place, entry in enumerate(history) if self._has_picture(entry)][-NUM_LOOKED_AT:]
         falls = {}
         for place in pictured:

@@ -25,6 +25,7 @@ MAX_UNPACKED_BYTES = 60 * MEGABYTE  # of an archive, counted while it is unpacke
 MAX_FILES = 250
 MAX_ITEMS, MAX_COLUMNS, MAX_TEXT = 100, 20, 300
 MAX_PICTURE_PIXELS = 24_000_000  # told by the header, before a pixel is decoded
+MAX_UPLOAD_PIXELS = 10 * MAX_PICTURE_PIXELS  # of all pictures together: a few bytes can hold very many pixels
 KEPT_SIZE = 512  # pixels of the longer side of what is kept of a picture
 
 PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
@@ -54,6 +55,7 @@ class _Files:
     tables: dict[str, bytes] = field(default_factory=dict)
     pictures: dict[str, bytes] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    pixels: int = 0  # of those that were asked for
 
     def add(self, name: str, data: bytes) -> None:
         suffix = PurePosixPath(name).suffix.lower()
@@ -63,6 +65,13 @@ class _Files:
             self.pictures[PurePosixPath(name).name.lower()] = data
         else:
             self.notes.append(f"{name[:80]} is neither a picture nor a .csv table and was left out.")
+
+    def picture(self, name: str) -> bytes:
+        """One of the pictures, made anew; raises `ValueError`, too, once all have too many pixels together."""
+        self.pixels += _num_pixels(self.pictures[name])
+        if self.pixels > MAX_UPLOAD_PIXELS:
+            raise ValueError(f"Together the pictures have more than {_millions(MAX_UPLOAD_PIXELS)}: send fewer.")
+        return read_picture(self.pictures[name])
 
 
 def clean_text(value: Any, limit: int = MAX_TEXT) -> str:
@@ -79,9 +88,22 @@ def read_picture(data: bytes) -> bytes:
     Raises:
         `ValueError`: it is too large in bytes or pixels, damaged, or no picture.
     """
+    _num_pixels(data)
+    try:
+        picture = Catalog.from_items([{ITEM_ID: "picture", IMAGE: data}]).image(0)
+    except ValueError as error:
+        raise ValueError("The picture is damaged or cut off: send another one.") from error
+    picture.thumbnail((KEPT_SIZE, KEPT_SIZE))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG" if max(picture.size) <= 128 else "JPEG", quality=92)
+    return buffer.getvalue()
+
+
+def _num_pixels(data: bytes) -> int:
+    """How many pixels a picture says that it has; raises `ValueError` where they are too many, or it is no picture."""
     if len(data) > MAX_PICTURE_BYTES:
         raise ValueError(f"The picture is larger than {MAX_PICTURE_BYTES // MEGABYTE} MB: make it smaller.")
-    most = f"{MAX_PICTURE_PIXELS // 10**6} million pixels"
+    most = _millions(MAX_PICTURE_PIXELS)
     try:
         with Image.open(io.BytesIO(data), formats=PICTURE_FORMATS) as header:
             width, height = header.size
@@ -91,14 +113,11 @@ def read_picture(data: bytes) -> bytes:
         raise ValueError("This is not a picture that can be read: send a PNG, JPEG, WebP, GIF or BMP.") from error
     if width * height > MAX_PICTURE_PIXELS:
         raise ValueError(f"The picture is {width} x {height}, more than {most}: make it smaller.")
-    try:
-        picture = Catalog.from_items([{ITEM_ID: "picture", IMAGE: data}]).image(0)
-    except ValueError as error:
-        raise ValueError("The picture is damaged or cut off: send another one.") from error
-    picture.thumbnail((KEPT_SIZE, KEPT_SIZE))
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG" if max(picture.size) <= 128 else "JPEG", quality=92)
-    return buffer.getvalue()
+    return width * height
+
+
+def _millions(pixels: int) -> str:
+    return f"{pixels // 10**6} million pixels"
 
 
 def read_item(path: str | None, title: str) -> dict[str, Any]:
@@ -134,7 +153,7 @@ def read_upload(paths: Sequence[str], catalog: Catalog) -> Upload:
         upload.notes.append(f"Only the first {MAX_ITEMS} of {len(rows)} items were taken.")
     taken = set(catalog.item_ids)
     for number, row in enumerate(rows[:MAX_ITEMS], start=1):
-        upload.items.append(_item(row, number, taken, files.pictures, catalog.table.schema, upload.notes))
+        upload.items.append(_item(row, number, taken, files, catalog.table.schema))
     return upload
 
 
@@ -202,7 +221,11 @@ def _read_table(name: str, data: bytes) -> list[dict[str, str]]:
     if len(data) > MAX_TABLE_BYTES:
         raise ValueError(f"The table is larger than {MAX_TABLE_BYTES // MEGABYTE} MB: send a smaller one.")
     try:
-        lines = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
+        text = data.decode("utf-8-sig")
+        first = text.partition("\n")[0]
+        # As spreadsheets write it where the comma is in numbers.
+        separator = ";" if ";" in first and "," not in first else ","
+        lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
         header = [clean_text(column, 40).lower().replace(" ", "_") for column in next(lines, [])]
         rows = [line for line in lines if any(cell.strip() for cell in line)]
     except UnicodeDecodeError as error:
@@ -224,14 +247,7 @@ def _rows_of_pictures(pictures: dict[str, bytes]) -> list[dict[str, str]]:
     return [{"title": title, IMAGE: name} for name, title in titles.items()]
 
 
-def _item(
-    row: dict[str, str],
-    number: int,
-    taken: set[str],
-    pictures: dict[str, bytes],
-    schema: pa.Schema,
-    notes: list[str],
-) -> dict[str, Any]:
+def _item(row: dict[str, str], number: int, taken: set[str], files: _Files, schema: pa.Schema) -> dict[str, Any]:
     """One item, of what can be used of a row."""
     given = clean_text(row.get(ITEM_ID, ""), 60)
     item_id = f"{OWN_PREFIX}{given or number}"
@@ -241,20 +257,20 @@ def _item(
     item: dict[str, Any] = {ITEM_ID: item_id}
     name = PurePosixPath(row.get(IMAGE, "").replace("\\", "/")).name.lower()
     names = [name] if name else [f"{given.lower()}{suffix}" for suffix in PICTURE_SUFFIXES]
-    found = next((picture for picture in names if picture in pictures), None)
+    found = next((picture for picture in names if picture in files.pictures), None)
     if found is not None:
         try:
-            item[IMAGE] = read_picture(pictures[found])
+            item[IMAGE] = files.picture(found)
         except ValueError as error:
-            notes.append(f"Row {number} joined without its picture. {error}")
+            files.notes.append(f"Row {number} joined without its picture. {error}")
     elif name:
-        notes.append(f"Row {number} joined without a picture: there is no file {clean_text(name, 60)}.")
+        files.notes.append(f"Row {number} joined without a picture: there is no file {clean_text(name, 60)}.")
     for column, value in row.items():
         if column in (ITEM_ID, IMAGE) or column in _RESERVED or not clean_text(value):
             continue
         kept = _as_type(clean_text(value), schema.field(column).type if column in schema.names else pa.string())
         if kept is None:
-            notes.append(
+            files.notes.append(
                 f"Row {number}: {column} “{clean_text(value, 30)}” does not fit this catalogue and is left out."
             )
         else:

@@ -78,10 +78,11 @@ class Visitor:
         return self.answering.recommend(self._session, top_k, self.own_only)
 
     def draw_candidates(self) -> None:
-        """Three items to select among: one that is recommended, and two others."""
+        """Three items to select among: one that is recommended, and two others; seen ones where no more are left."""
         likely = [answer["item_id"] for answer in self.recommend(12)]
-        seen = {entry for entry in self.history if isinstance(entry, str)}
-        others = [item_id for item_id in self.shop.find() if item_id not in seen]
+        offered = self.shop.find()
+        unseen = [item_id for item_id in offered if item_id not in self.history]
+        others = unseen if len(unseen) >= NUM_CANDIDATES else offered
         first = random.choice(likely or others)
         rest = [item_id for item_id in others if item_id != first]
         self.candidates = [first, *random.sample(rest, min(NUM_CANDIDATES - 1, len(rest)))]

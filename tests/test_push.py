@@ -138,7 +138,8 @@ def test_the_licence_of_a_data_set_becomes_the_models(tmp_path):
     assert card.data.license_link == "https://a.b/c"
     assert stated_license(card.data) == "house-rules"
     people = len(read_store(store).interactions.unique("user_id"))
-    assert f"Trained on Shop: {len(read_store(store).interactions)} events of {people} people, 40 items" in card.text
+    assert "Trained on Shop, but for what the metrics are measured on" in card.text
+    assert f"{len(read_store(store).interactions)} events of {people} people in all,\n40 items" in card.text
     assert "Licence: house-rules." in card.text
     upload = model_upload(tmp_path / "out", "me/shop")
     assert upload.pictures == sum(item["image"] is not None for item in read_store(store).items)

@@ -4,16 +4,22 @@ import json
 from functools import partial
 
 import torch
-from transformers import pipeline
+from transformers import TrainerCallback, pipeline
 
 from unimp import quickstart
-from unimp.cli import main
 from unimp.processing.demo_store import build_demo_store
 from unimp.training.recipe import ModelArguments
 
 
 def tiny_model() -> ModelArguments:
     return ModelArguments(hidden_size=32, num_layers=1, num_heads=2, vocab_size=400, image_size=32, full_chunks=1)
+
+
+class Steps(TrainerCallback):
+    done = 0
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.done = state.global_step
 
 
 def test_quickstart(tmp_path, monkeypatch, capsys):
@@ -24,7 +30,9 @@ def test_quickstart(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(quickstart, "model_arguments", tiny_model)
     config = quickstart.training_config
     monkeypatch.setattr(quickstart, "training_config", lambda *args: _short(config(*args)))
-    assert main(["quickstart", "--output_dir", "out"]) == 0
+    steps = Steps()
+    assert quickstart.quickstart(tmp_path / "out", callbacks=[steps]) == 0
+    assert steps.done == 3
     torch.set_num_threads(threads)
     printed = capsys.readouterr().out
     for text in ("Trained", "popularity", "History, oldest first", 'pipeline("unimp-recommend"', "top_k=5"):

@@ -149,10 +149,12 @@ def _metrics(metrics: dict[str, dict[str, float]], split: str) -> str:
 
 
 def _training(args: Any, model: PreTrainedModel) -> str:
+    # The trainer settles the rate where none is given.
+    rate = "" if args.learning_rate is None else f" learning rate {args.learning_rate:g},"
     return f"""## Training
 
-Tasks {", ".join(args.task_rates)}; {args.num_passes} passes, learning rate {args.learning_rate:g}, focal gamma
-{args.focal_gamma:g}, what trained: `{args.train_policy}`, seed {args.seed}.
+Tasks {", ".join(args.task_rates)}; {args.num_passes} passes,{rate} focal gamma {args.focal_gamma:g}, what trained:
+`{args.train_policy}`, seed {args.seed}.
 {_codes(model)}"""
 
 
@@ -163,7 +165,8 @@ def _data(store: Store) -> str:
     licence = stated_license(store.card)
     return f"""## Data
 
-Trained on {name}: {events:,} events of {people:,} people, {len(store.items):,} items, {pictures:,} of them with a
-picture. The items, pictures included, are in `catalog.parquet`; of the people nothing but what the weights have
-learned. {f"Licence: {licence}." if licence else "Their licence is not stated."}
+Trained on {name}, but for what the metrics are measured on: {events:,} events of {people:,} people in all,
+{len(store.items):,} items, {pictures:,} of them with a picture. The items, pictures included, are in
+`catalog.parquet`; of the people nothing but what the weights have learned.
+{f"Licence: {licence}." if licence else "Their licence is not stated."}
 """

@@ -4,7 +4,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -162,9 +162,11 @@ def lay_out_examples(
     users, tasks = zip(*rows, strict=True) if rows else ((), ())
     _report(tasks, task_rates)
     seeds = [rng.getrandbits(62) for _ in rows]
-    # What a seed settles first is the event that an example ends with, see `_draw_sample`.
-    ends = (random.Random(seed).choice(targets) for targets, seed in zip(choices, seeds, strict=True))
-    lengths = [min(end, settings.history_window) for end in ends]
+    # What a seed settles first is which events an example shows, see `_draw_sample`.
+    lengths = [
+        _draw_events(targets, task, random.Random(seed), settings)[1]
+        for targets, task, seed in zip(choices, tasks, seeds, strict=True)
+    ]
     examples = Dataset.from_dict({"user": users, "task": tasks, "length": lengths, "seed": seeds})
     return examples.with_transform(partial(_draw, sequences=sequences, item_ids=item_ids, settings=settings))
 
@@ -196,12 +198,24 @@ def _targets(events: Sequence[Event], task: str, settings: MixtureSettings) -> l
     return targets
 
 
+def _draw_events(targets: Sequence[int], task: str, rng: random.Random, settings: MixtureSettings) -> tuple[int, int]:
+    """The event that an example ends with, and how many before it are shown."""
+    target = rng.choice(targets)
+    shown = min(target, settings.history_window)
+    # Whoever searches may be anybody, and what a query means is learned sooner where there is nothing else to go by.
+    # In "recommend" and "rate" every length comes by itself, as each event is predicted from those before it.
+    if task == "search" and rng.random() < 0.5:
+        shown = 0
+    return target, shown
+
+
 def _draw_sample(
     events: Sequence[Event], task: str, item_ids: Sequence[str], rng: random.Random, settings: MixtureSettings
 ) -> dict[str, Any]:
-    target = rng.choice(_targets(events, task, settings))  # first of all: `lay_out_examples` counts on it
+    # First of all: `lay_out_examples` counts on it.
+    target, shown = _draw_events(_targets(events, task, settings), task, rng, settings)
     hidden = HIDEABLE if rng.random() < settings.behavior_dropout else ()
-    sample = make_sample(events, target, task, item_ids, rng, settings)
+    sample = make_sample(events, target, task, item_ids, rng, replace(settings, history_window=shown))
     history = [{key: value for key, value in event.items() if key not in hidden} for event in sample["history"]]
     return sample | {"history": history, "instruction": rng.choice(TASKS[task].instructions)}
 

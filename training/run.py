@@ -26,7 +26,7 @@ from .evaluation import describe_split, evaluate, headline
 from .pictures import training_pictures
 from .recipe import ModelArguments, build, load
 from .semantic_codes import code_report
-from .trainer import UniMPTrainer, UniMPTrainingConfig
+from .trainer import NEW_LEARNING_RATE, UniMPTrainer, UniMPTrainingConfig
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +76,12 @@ class StopOnInterrupt(TrainerCallback):
 
 
 def run(
-    store: Store, split: Split, model_arguments: ModelArguments, training: UniMPTrainingConfig, resume: bool = False
+    store: Store,
+    split: Split,
+    model_arguments: ModelArguments,
+    training: UniMPTrainingConfig,
+    resume: bool = False,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> Result | None:
     """
     Build, train, save and evaluate on what `split` holds out for test (see [`describe_split`]): weights, processor,
@@ -90,11 +95,14 @@ def run(
 
     Args:
         resume (`bool`): go on from the last checkpoint in `training.output_dir`, exactly.
+        callbacks (`Sequence[TrainerCallback]`): told how the training goes.
 
     Returns:
         [`Result`], or `None` when interrupted; a checkpoint that `resume` continues is then in `training.output_dir`.
     """
     set_seed(training.seed)
+    if training.learning_rate is None and not (model_arguments.model or model_arguments.text):
+        training.learning_rate = NEW_LEARNING_RATE
     checkpoint = _last_checkpoint(training.output_dir) if resume else None
     if checkpoint is None:
         model, processor = build(_without_items(store, split.new_items), model_arguments, split.train, training)
@@ -102,8 +110,9 @@ def run(
         model, processor = load(checkpoint)
     check_room(model.config.code_sizes, len({*processor.catalog.item_ids, *split.new_items}))  # not after training
     stop = StopOnInterrupt()
+    told = [stop, *callbacks]
     validation = None if training.eval_strategy == "no" else split.validation
-    trainer = UniMPTrainer(model, training, processor, split.train, eval_dataset=validation, callbacks=[stop])
+    trainer = UniMPTrainer(model, training, processor, split.train, eval_dataset=validation, callbacks=told)
     trainer.store = store
     logger.info("Training on %s examples of %s people ...", f"{len(trainer.train_dataset):,}", f"{len(split.train):,}")
     start = time.perf_counter()

@@ -38,6 +38,7 @@ NOT_USED = {
     "assistant_only_loss": _OWN_LABELS,
     "completion_only_loss": _OWN_LABELS,
 }
+PRETRAINED_LEARNING_RATE, NEW_LEARNING_RATE = 2e-4, 2e-3
 
 
 @dataclass
@@ -96,10 +97,20 @@ class UniMPTrainingConfig(SFTConfig):
         },
     )
     num_train_epochs: float = field(default=1.0, metadata={"help": "Leave at 1, see `num_passes`."})
-    learning_rate: float = field(default=2e-4, metadata={"help": "Peak learning rate (paper: 2e-4)."})
-    warmup_steps: float = field(
-        default=0.01, metadata={"help": "Warm-up steps, or their share if below 1 (paper: 0.01)."}
+    learning_rate: float | None = field(
+        default=None,
+        metadata={
+            "help": "Peak learning rate; by default 2e-4 as in the paper, and 2e-3 where `unimp train` makes a small "
+            "new decoder, which learns little at the former."
+        },
     )
+    # What follows was chosen on the demo store and MovieLens.
+    warmup_steps: float = field(
+        default=0.05, metadata={"help": "Warm-up steps, or their share if below 1 (paper: 0.01)."}
+    )
+    weight_decay: float = field(default=0.05, metadata={"help": "Weight decay of AdamW."})
+    adam_beta2: float = field(default=0.98, metadata={"help": "The second momentum of AdamW."})
+    per_device_train_batch_size: int = field(default=16, metadata={"help": "Examples a step and device."})
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "Learning rate schedule (paper: cosine)."})
     max_length: int | None = field(default=None, metadata={"help": "Leave it out, see `prompt_length`."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "The collator needs every column."})
@@ -191,6 +202,8 @@ class UniMPTrainer(SFTTrainer):
         if peft_config is not None:
             peft_config = copy.copy(peft_config)
             peft_config.modules_to_save = [*(peft_config.modules_to_save or ()), *new_module_names(model)]
+        if args.learning_rate is None:
+            args.learning_rate = PRETRAINED_LEARNING_RATE
         model.set_trainable(args.train_policy)
         lay_out = _layout(args, processing_class)
         train_examples = lay_out(train_dataset, num_passes=args.num_passes)

@@ -66,17 +66,12 @@ def make_quickstart(waiting: WaitingPage) -> int:
     _say(f"There is no model in {QUICKSTART_DIR} yet: the quickstart makes one, in a few minutes.")
     _say(f"How far it is, and then the demo: {waiting.address}\n")
     waiting.tell("Drawing the demo store", 0.01)
-    from transformers.trainer import DEFAULT_CALLBACKS, get_last_checkpoint
+    from transformers.trainer_utils import get_last_checkpoint
 
     from .quickstart import quickstart
 
     begun = QUICKSTART_DIR.is_dir() and get_last_checkpoint(str(QUICKSTART_DIR)) is not None
-    told = TellPage(waiting)
-    DEFAULT_CALLBACKS.append(told)  # those of every trainer that is made from now on
-    try:
-        status = quickstart(QUICKSTART_DIR, resume=begun)
-    finally:
-        DEFAULT_CALLBACKS.remove(told)
+    status = quickstart(QUICKSTART_DIR, resume=begun, callbacks=[TellPage(waiting)])
     if status:
         _say("`unimp demo` goes on from there.")
     waiting.tell("Opening the demo", 0.98)

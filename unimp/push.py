@@ -76,7 +76,7 @@ class PushArguments:
     dataset: str | None = field(
         default=None, metadata={"help": "Folder with items.*, interactions.* and, if there are any, images/."}
     )
-    private: bool = field(default=False, metadata={"help": "Make a new repository private."})
+    private: bool = field(default=False, metadata={"help": "Make the repository private; a public one is refused."})
     revision: str | None = field(default=None, metadata={"help": "Branch; `main` by default."})
     yes: bool = field(default=False, metadata={"help": "Upload without asking."})
     allow_unlicensed_pictures: bool = field(
@@ -317,20 +317,25 @@ def push(upload: Upload, repo_id: str, private: bool = False, revision: str | No
     Args:
         upload ([`Upload`]): what.
         repo_id (`str`): `NAME` or `OWNER/NAME`; made if it is not there.
-        private (`bool`): whether a repository that is made is private.
+        private (`bool`): whether a repository that is made is private; one that is there must be.
         revision (`str`, *optional*): a branch, made if it is not there.
 
     Returns:
         `str`: where it is.
 
     Raises:
-        `ValueError`: the Hub refuses.
+        `ValueError`: the Hub refuses, or the repository is public and is to be private.
         `OSError`: the connection broke, or the Hub has an error.
     """
     api = HfApi()
     with _explained(repo_id):
         # None and not False: an organisation may want all of its repositories private.
         made = api.create_repo(repo_id, private=private or None, repo_type=upload.kind, exist_ok=True)
+        if private and not api.repo_info(made.repo_id, repo_type=upload.kind).private:
+            raise ValueError(
+                f"`private`: {made.repo_id} is there already, and public. Make it private in its settings, or take "
+                "another name."
+            )
         where = {"repo_id": made.repo_id, "repo_type": upload.kind, "revision": revision}
         if revision is not None:
             api.create_branch(made.repo_id, branch=revision, repo_type=upload.kind, exist_ok=True)

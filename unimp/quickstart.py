@@ -1,10 +1,11 @@
 """`unimp quickstart`: the whole job on the built-in demo store."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from huggingface_hub import DatasetCardData
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from .processing import UniMPProcessor
@@ -16,7 +17,7 @@ from .report import print_metrics, print_recommendations, say
 from .training.evaluation import held_out_samples
 from .training.recipe import ModelArguments, load
 from .training.run import run
-from .training.trainer import UniMPTrainingConfig
+from .training.trainer import NEW_LEARNING_RATE, UniMPTrainingConfig
 
 # Drawn by this package, pictures and people alike.
 DEMO_CARD = DatasetCardData(pretty_name="UniMP's demo store", license="apache-2.0")
@@ -32,21 +33,23 @@ def training_config(output_dir: Path, seed: int) -> UniMPTrainingConfig:
     return UniMPTrainingConfig(
         output_dir=str(output_dir),
         seed=seed,
-        num_passes=10,
         task_rates={"recommend": 0.7, "search": 1.7, "rate": 0.4, "explain": 1.0, "select": 0.5},
-        per_device_train_batch_size=16,
-        learning_rate=2e-3,
-        weight_decay=0.05,
-        adam_beta2=0.98,
-        warmup_steps=0.05,
+        learning_rate=NEW_LEARNING_RATE,
         logging_steps=0.1,
         save_strategy="no",
     )
 
 
-def quickstart(output_dir: Path, seed: int = 0, resume: bool = False, imagine: bool = False) -> int:
+def quickstart(
+    output_dir: Path,
+    seed: int = 0,
+    resume: bool = False,
+    imagine: bool = False,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> int:
     """
     Build the demo store, train, evaluate, recommend, save, and with `imagine` learn to draw; returns the exit status.
+    `callbacks` are told how the recommender's training goes.
     """
     say("Opening the demo store ...")
     items, interactions = build_demo_store(seed=seed)
@@ -56,7 +59,7 @@ def quickstart(output_dir: Path, seed: int = 0, resume: bool = False, imagine: b
     split = make_split(store, "user_holdout")
     if imagine and resume and _is_trained(output_dir):
         return _imagine(*load(str(output_dir)), split, output_dir, seed)
-    result = run(store, split, model_arguments(), training_config(output_dir, seed), resume=resume)
+    result = run(store, split, model_arguments(), training_config(output_dir, seed), resume, callbacks)
     if result is None:
         return 130
     print_metrics(result)

@@ -179,6 +179,13 @@ def test_private(hub, published):
     assert not hub.repo("someone/unimp-demo").private
 
 
+def test_what_is_to_be_private_does_not_go_where_everybody_reads(hub, published):
+    assert published["private again"]["status"] == 0
+    assert published["private over public"]["status"] == 1
+    assert "someone/unimp-demo is there already, and public" in published["private over public"]["said"]
+    assert hub.repo("someone/unimp-demo").resolve("v3") is None
+
+
 def test_who_may_not_is_told_what_to_do(published):
     for name in ("not mine", "wrong token"):
         assert published[name]["status"] == 1
@@ -257,7 +264,8 @@ def test_it_works_offline_afterwards(reader):
 
 def test_the_code_on_the_card_runs(reader):
     online, _ = reader
-    assert online["block 0"] == ["pipeline", "recommend"]
+    """As it stands, with items that are there."""
+    assert online["block 0"] == ["item_ids", "pipeline", "recommend"]
     assert {"model", "processor", "scores"} <= set(online["block 1"])
 
 

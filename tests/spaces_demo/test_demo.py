@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from transformers import trainer
 
 from unimp import demo, quickstart
 from unimp.cli import main
@@ -40,7 +39,7 @@ def calls(monkeypatch, tmp_path):
     monkeypatch.setattr(demo, "find_people", lambda model, dataset: {"Ada": ["a"]})
     monkeypatch.setattr(server, "make_page", lambda model, people: calls.append((model, people)) or page)
     monkeypatch.setattr(server, "serve", lambda page, host, port, block: f"http://{host}:{port}")
-    monkeypatch.setattr(quickstart, "quickstart", lambda folder, resume: pytest.fail("there is a model"))
+    monkeypatch.setattr(quickstart, "quickstart", lambda folder, **options: pytest.fail("there is a model"))
     return calls
 
 
@@ -48,18 +47,16 @@ def test_the_command_makes_the_quickstart_first_where_there_is_none(calls, monke
     port = free_port()
     address = f"http://127.0.0.1:{port}"
 
-    def make(folder, resume):
+    def make(folder, resume, callbacks):
         with urllib.request.urlopen(f"{address}/progress.json") as answer:  # the page is there already
             calls.append((str(folder), resume, json.load(answer)["step"]))
-        [told] = [callback for callback in trainer.DEFAULT_CALLBACKS if isinstance(callback, demo.TellPage)]
-        assert told.waiting.address == address
+        assert [callback.waiting.address for callback in callbacks] == [address]
         return 0
 
     monkeypatch.setattr(quickstart, "quickstart", make)
     assert main(["demo", "--port", str(port)]) == 0
     folder = str(Path("outputs", "quickstart"))
     assert calls == [(folder, False, "Drawing the demo store"), (folder, {"Ada": ["a"]})]
-    assert not any(isinstance(callback, demo.TellPage) for callback in trainer.DEFAULT_CALLBACKS)
     assert capsys.readouterr().out.count(address) == 2
     with pytest.raises(urllib.error.URLError, match="refused"):  # its address is the demo's now
         urllib.request.urlopen(address)
@@ -82,7 +79,7 @@ def test_without_gradio_it_says_what_to_install_before_anything_is_made(calls, m
 
 def test_an_interrupted_quickstart_ends_it_and_is_gone_on_with(calls, monkeypatch):
     resumed = []
-    monkeypatch.setattr(quickstart, "quickstart", lambda folder, resume: resumed.append(resume) or 130)
+    monkeypatch.setattr(quickstart, "quickstart", lambda folder, resume, callbacks: resumed.append(resume) or 130)
     assert main(["demo", "--port", str(free_port())]) == 130
     Path("outputs/quickstart/checkpoint-3").mkdir(parents=True)
     assert main(["demo", "--port", str(free_port())]) == 130

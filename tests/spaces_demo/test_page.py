@@ -75,3 +75,28 @@ def test_visitors_share_nothing(page):
     assert (ada.history, ben.history) == (["shirt", "hat"], ["coat"])
     assert ada.hide_pictures
     assert not ben.hide_pictures
+
+
+def test_a_history_of_everything_there_is(page, shop):
+    visitor = page.visitor(None)
+    visitor.set_history(shop.find())
+    assert "nothing left to recommend" in page.draw_all(visitor, 8)[2]
+    assert "u-heat" not in page.look(visitor, True)
+    page.draw_three(visitor, "")
+    assert len(set(visitor.candidates)) == 3
+    with pytest.raises(gr.Error, match="nothing is left"):
+        page.api.what_it_looked_at(shop.find())
+
+
+def test_the_heat_is_of_what_is_recommended_of_their_own_items(page, shop):
+    visitor = page.visitor(None)
+    visitor.enter(shop.with_items([{"item_id": "yours-1", "title": "A scarf of mine"}]))
+    visitor.set_history(["hat"])
+    page.recommend_own(visitor, 8, True)
+    assert "<b>A scarf of mine</b>" in page.look(visitor, True)
+
+
+def test_reading_what_is_sent_leaves_room_for_everybody_else(page):
+    blocks = page.build()
+    reading = [fn for fn in blocks.fns.values() if fn.name in ("add_items", "join_items")]
+    assert [(fn.concurrency_id, fn.concurrency_limit) for fn in reading] == [("uploads", 2)] * 2

@@ -64,6 +64,13 @@ def test_a_table_with_pictures(tmp_path):
     Catalog.from_items([{"item_id": "a", "title": "b", "price": 1.0}]).add(upload.items)
 
 
+def test_a_table_with_semicolons_as_spreadsheets_write_it(tmp_path):
+    upload = read_upload([write(tmp_path / "a.csv", 'item_id;title\n1;"Coat, long"\n2;Hat\n')], CATALOG)
+    assert [item["title"] for item in upload.items] == ["Coat, long", "Hat"]
+    upload = read_upload([write(tmp_path / "b.csv", "title,note\nCoat;long,x\n")], CATALOG)
+    assert upload.items[0]["title"] == "Coat;long"
+
+
 def test_pictures_alone_and_in_an_archive(tmp_path):
     path = archive(tmp_path / "shop.zip", {"shop/red_wool-scarf.png": png(), "__MACOSX/x.png": b"?", "a/.png": b"?"})
     assert [item["title"] for item in read_upload([path], CATALOG).items] == ["Red wool scarf"]
@@ -82,6 +89,14 @@ def test_paths_that_lead_out_and_links_are_left_out(tmp_path):
     assert sum("leads out" in note for note in upload.notes) == 3
     assert sum("is a link" in note for note in upload.notes) == 1
     assert sorted(file.name for file in tmp_path.iterdir()) == ["evil.zip"]
+
+
+def test_pictures_have_only_so_many_pixels_together(tmp_path, monkeypatch):
+    monkeypatch.setattr(uploads, "MAX_UPLOAD_PIXELS", 2500)
+    path = archive(tmp_path / "many.zip", {f"{n}.png": png((30, 40)) for n in range(4)})
+    upload = read_upload([path], CATALOG)
+    assert ["image" in item for item in upload.items] == [True, True, False, False]
+    assert [note[:6] for note in upload.notes] == ["Row 3 ", "Row 4 "]
 
 
 def test_an_archive_that_grows_is_stopped(tmp_path, monkeypatch):

@@ -85,7 +85,17 @@ def test_every_item_of_the_history_is_a_target(in_order, store, task):
     batch = UniMPCollator(in_order, {}, {})([example])
     shown = [event["item_id"] for event in example["sample"]["history"]] + [example["sample"]["answer"]]
     assert labelled_text(in_order, batch) == [f"[{item_id}]" for item_id in shown]
-    assert shown == row["item_id"][: len(shown)]
+    end = row["item_id"].index(shown[-1]) + 1
+    assert shown == row["item_id"][end - len(shown) : end]
+
+
+def test_half_of_the_searches_show_no_history(store):
+    row = person(store)
+    assert len(row["item_id"]) > 4
+    samples = examples_of(sequences_of(row), store, {"search": 1.0}, passes=400, history_window=3)[:]["sample"]
+    late = [len(sample["history"]) for sample in samples if row["item_id"].index(sample["answer"]) >= 3]
+    assert set(late) == {0, 3}
+    assert late.count(0) / len(late) == pytest.approx(0.5, abs=0.1)
 
 
 def test_every_rating_of_the_history_is_a_target(in_order, store):
@@ -499,7 +509,7 @@ def test_where_no_order_of_items_is_predicted_none_is_expected_later(processor, 
 
 def test_of_mixed_tasks_each_row_has_its_own_later_items(processor, store):
     examples = [
-        examples_of(sequences_of(person(store)), store, {task: 1.0}, seed=1)[0]
+        examples_of(sequences_of(person(store)), store, {task: 1.0}, seed=0)[0]
         for task in ("select", "recommend", "explain", "search")
     ]
     later = UniMPCollator(processor, {}, {}, num_later=1)(examples)["later_labels"]

@@ -128,6 +128,16 @@ def test_the_figures_of_a_run_are_those_of_the_saved_folder(store, cold_split, c
     assert again["recommend"]["model"] == pytest.approx(result.metrics["recommend"]["model"], abs=1e-6)
 
 
+def test_a_new_small_decoder_learns_faster_than_one_that_knows_something(store, split, tmp_path):
+    rates = {"new": None, "continued": None, "given": 5e-4}
+    configs = (config_of(tmp_path / name, max_steps=1, learning_rate=rate) for name, rate in rates.items())
+    new, continued, given = configs
+    run(store, split, ModelArguments(**TINY), new)
+    run(store, split, ModelArguments(model=str(tmp_path / "new")), continued)
+    run(store, split, ModelArguments(**TINY), given)
+    assert (new.learning_rate, continued.learning_rate, given.learning_rate) == (2e-3, 2e-4, 5e-4)
+
+
 def test_a_trained_model_is_shown_as_much_as_in_training(store, split, tmp_path):
     run(store, split, ModelArguments(**TINY), config_of(tmp_path, max_steps=1, history_window=2))
     processor = load(str(tmp_path))[1]
