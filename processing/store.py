@@ -253,8 +253,9 @@ def _clean_interactions(
     for column in (Columns.USER_ID, Columns.ITEM_ID):
         table = _with_text_ids(table, name, column, report)
     for column in set(Columns.EVENT_OPTIONAL) & set(table.column_names):
-        convert = _ratings if column == Columns.RATING else _texts
-        table = replace_column(table, column, convert(table[column], column))
+        values = table[column]
+        values = _ratings(values, report) if column == Columns.RATING else _texts(values, column)
+        table = replace_column(table, column, values)
     seconds = _seconds(table[Columns.TIMESTAMP])
     untimed = seconds.is_null().to_numpy(zero_copy_only=False)
     reason = f"{name}: `{Columns.TIMESTAMP}` is missing or unreadable"
@@ -323,12 +324,18 @@ def _is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
-def _ratings(values: pa.ChunkedArray, column: str) -> pa.ChunkedArray:
+def _ratings(values: pa.ChunkedArray, report: StoreReport) -> pa.ChunkedArray:
     kind = values.type
+    if _is_text(kind):
+        numbers = pd.to_numeric(values.to_pandas(), errors="coerce")
+        if numbers.notna().any():  # where none is a number, the column is the wrong one
+            odd = values.filter(pa.array(numbers.isna())).drop_null().to_pylist()
+            report.change(f"interactions: `{Columns.RATING}` is not a number and is now missing", odd)
+            return pa.chunked_array([pa.array(numbers, pa.float64(), from_pandas=True)])
     is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
     if not (is_number or pa.types.is_null(kind)):
         shown = ", ".join(map(shorten, values.drop_null()[:3].to_pylist()))
-        raise ValueError(f"`{column}` must be a number, but got {kind} (such as {shown}); convert it.")
+        raise ValueError(f"`{Columns.RATING}` must be a number, but got {kind} (such as {shown}); convert it.")
     return values.cast(pa.float64(), safe=False)  # unsafe: above 2^53 whole numbers are rounded, not refused
 
 

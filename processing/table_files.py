@@ -59,16 +59,7 @@ def _read_csv(path: Path) -> Dataset:
         )
     except pa.ArrowInvalid as error:
         raise ValueError(f"`{path}` cannot be read: {error}") from error
-    if Columns.RATING in header and path.stem == "interactions":
-        table = replace_column(table, Columns.RATING, _numbers(table[Columns.RATING], path))
     return Dataset(table)
-
-
-def _numbers(texts: pa.ChunkedArray, path: Path) -> pa.ChunkedArray:
-    try:
-        return texts.cast(pa.float64())
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"`{Columns.RATING}` of `{path}` must be a number or empty: {error}") from error
 
 
 def _read_jsonl(path: Path) -> Dataset:

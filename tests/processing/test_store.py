@@ -147,6 +147,13 @@ CHANGED = {
         2,
         ("interactions", "rating", [None, None, 5.0]),
     ),
+    "some ratings in words": (
+        items(),
+        events(rating=["4.5", "good", None]),
+        "interactions: `rating` is not a number and is now missing",
+        1,
+        ("interactions", "rating", [4.5, None, None]),
+    ),
     "whole-number ids": (
         items(item_id=[7, 8]),
         events(item_id=["7", "8", "7"]),
@@ -389,6 +396,15 @@ def test_wrong_files_raise_with_the_reason(folder, name):
         (folder / file).write_text(text.replace("HUGE", str(10**30)))
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         read_store(folder)
+
+
+def test_one_wrong_rating_of_a_csv_file_is_missing(folder):
+    (folder / "interactions.jsonl").unlink()
+    rows = "user_id,item_id,timestamp,rating\nu,007,1,4.5\nu,12,2,n/a\nu,007,3,\n"
+    (folder / "interactions.csv").write_text(rows)
+    store = read_store(folder)
+    assert store.interactions["rating"][:] == [4.5, None, None]
+    assert store.report.changed["interactions: `rating` is not a number and is now missing"] == 1
 
 
 CSV_FILES = {
