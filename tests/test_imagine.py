@@ -46,7 +46,7 @@ def test_learning_to_draw_is_interrupted_and_goes_on_without_the_recommender(sma
     assert Image.open(tmp_path / "hat.png").size == (48, 48)
 
 
-def test_the_sheet_is_of_what_people_asked_for_last():
+def test_the_sheet_is_of_what_people_asked_for_and_of_the_same_for_several():
     rows = [
         {"user_id": "a", "item_id": ["x"], "timestamp": [1], "query": ["no history"]},
         {"user_id": "b", "item_id": ["x", "y"], "timestamp": [1, 2], "query": ["first", "second"]},
@@ -55,7 +55,8 @@ def test_the_sheet_is_of_what_people_asked_for_last():
     requests = imagine.sheet_requests(rows)
     assert [request["query"] for request in requests] == ["second", None]
     assert [[event["item_id"] for event in request["history"]] for request in requests] == [["x"], ["y"]]
-    assert len(imagine.sheet_requests(rows, limit=1)) == 1
+    queries = [request["query"] for request in imagine.sheet_requests(rows, limit=2)]
+    assert queries == ["second", imagine.SHARED_REQUEST]  # the second half all ask for the same
 
 
 def test_an_alpha_that_is_none_is_refused(small_quickstart, capsys):

@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 CHECKPOINT = "imagine_checkpoint.safetensors"
 # What the denoiser is told, in the order of the columns that say whether it is.
 DROPOUTS = ("target_dropout", "attribute_dropout", "keyword_dropout", "soft_dropout")
+# Most that the error of a predicted picture counts.
+MOST_WEIGHT = 5.0
 # Of AdamW, what a parameter needs to go on.
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 # Fields of the configuration that a resumed run may have otherwise.
@@ -55,8 +57,8 @@ class ImagineTrainingConfig:
     taste_after: float = field(
         default=0.4,
         metadata={
-            "help": "Share of the steps before it is told of anyone's taste: first it learns to draw what was asked. "
-            "0 for a denoiser that can draw."
+            "help": "Share of the steps before it is told of anyone's taste: first it learns to draw what was asked, "
+            "of which nothing is left out. 0 for a denoiser that can draw."
         },
     )
     target_dropout: float = field(default=0.1, metadata={"help": "How often the denoiser is not told what was asked."})
@@ -70,8 +72,8 @@ class ImagineTrainingConfig:
         default=0.3, metadata={"help": "How often it is not told the keywords of their taste."}
     )
     word_dropout: float = field(
-        default=0.2,
-        metadata={"help": "How often each word of what was asked is left out: taste then says what is left open."},
+        default=0.1,
+        metadata={"help": "How often half of the words of what was asked, or so, are left to taste."},
     )
     soft_dropout: float = field(default=0.3, metadata={"help": "How often it is not given the soft embeddings."})
     nothing_rate: float = field(
@@ -335,22 +337,23 @@ class ImagineTrainer:
         noise, timesteps = noise.to(device), timesteps.to(device)
         noisy = self.noise_scheduler.add_noise(latents, noise, timesteps)
         predicted = self.network(noisy, timesteps, pairs, told)
-        return nn.functional.mse_loss(predicted.float(), self._wanted(latents, noise, timesteps))
+        errors = (predicted.float() - self._wanted(latents, noise, timesteps)).square().flatten(1).mean(1)
+        return (self._weights(timesteps) * errors).mean()
 
     def _draw(self, step: int, number: int, shape: torch.Size) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Noise, time steps and what the denoiser is told, for all processes: the same in each of them."""
         config, state = self.config, np.random.SeedSequence([self.config.seed, step]).generate_state(1)
         generator = torch.Generator().manual_seed(int(state[0]))
         noise = torch.randn(number, *shape, generator=generator)
-        # The noisier, the more often: there it is decided what the picture shows.
-        share = torch.rand(number, generator=generator).sqrt()
         number_of_times = self.noise_scheduler.config.num_train_timesteps
-        timesteps = (share * number_of_times).long().clamp(max=number_of_times - 1)
-        words = [config.word_dropout] * NUM_TARGET_KEYWORDS
-        rates = torch.tensor([*(getattr(config, name) for name in DROPOUTS), *words])
+        timesteps = torch.randint(number_of_times, (number,), generator=generator)
+        rates = torch.tensor([*(getattr(config, name) for name in DROPOUTS), *[0.5] * NUM_TARGET_KEYWORDS])
         told = torch.rand(number, len(rates), generator=generator) >= rates
+        told[:, len(DROPOUTS) :] |= torch.rand(number, 1, generator=generator) >= config.word_dropout
         if step < config.taste_after * config.max_steps:
             told[:, [DROPOUTS.index("keyword_dropout"), DROPOUTS.index("soft_dropout")]] = False
+            told[:, DROPOUTS.index("target_dropout")] = True
+            told[:, len(DROPOUTS) :] = True
         return noise, timesteps, told & (torch.rand(number, 1, generator=generator) >= config.nothing_rate)
 
     def _wanted(self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
@@ -358,6 +361,16 @@ class ImagineTrainer:
         if kind == "v_prediction":
             return self.noise_scheduler.get_velocity(latents, noise, timesteps)
         return noise if kind == "epsilon" else latents
+
+    def _weights(self, timesteps: torch.Tensor) -> torch.Tensor:
+        """
+        What the error at each time step counts. That of a picture counts as that of the velocity would, up to
+        `MOST_WEIGHT`: where there is little noise left, patterns are drawn, and errors are small.
+        """
+        if self.noise_scheduler.config.prediction_type != "sample":
+            return torch.ones(len(timesteps), device=timesteps.device)
+        noise_share = 1 - self.noise_scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
+        return (1 / noise_share).clamp(max=MOST_WEIGHT)
 
     # Checkpoints
 

@@ -1,5 +1,6 @@
 """`UniMPImagePipeline` on tiny random parts: a built-in style denoiser of pixels, and a Stable-Diffusion-style one."""
 
+import copy
 import inspect
 import os
 import subprocess
@@ -131,7 +132,7 @@ def pixels(result):
 
 def test_the_result_tells_its_story(pipe):
     result = draw(pipe, num_candidates=3, num_retrieved=2)
-    assert [candidate.weighting for candidate in result.candidates] == [0.0, 0.5, 1.0]
+    assert [candidate.weighting for candidate in result.candidates] == [0.0, 0.375, 0.75]
     assert {candidate.image.size for candidate in result.candidates} == {(16, 16)}
     assert all(0 <= score <= 1 for candidate in result.candidates for score in (candidate.d_p, candidate.d_t))
     assert result.target_keywords == ["warm", "hat"]
@@ -378,6 +379,24 @@ def test_pixels_and_latents_are_the_same_picture(pipe):
     latents = pipe.to_latents(picture.float() / 127.5 - 1)
     assert latents.shape == (1, 12, 8, 8)
     assert (np.asarray(pipe.to_pictures(latents)[0]) == picture[0].permute(1, 2, 0).numpy()).all()
+
+
+def test_a_picture_of_no_numbers_is_refused_and_not_black(pipe):
+    with torch.no_grad():
+        pipe.unet.conv_out.bias.fill_(float("nan"))
+    with pytest.raises(ValueError, match=r"`DDIMScheduler` in torch\.float32: try another one"):
+        draw(pipe)
+
+
+def test_keywords_follow_a_catalogue_that_changes(pipe):
+    catalog = pipe.processor.catalog
+    pipe.processor.catalog = copy.copy(catalog)  # the processor is shared by all tests
+    try:
+        assert "striped" not in pipe.keywords_of_taste(["hat"])
+        pipe.processor.catalog.replace([{"item_id": "hat", "title": "Striped cap"}])
+        assert pipe.keywords_of_taste(["hat"]) == ["striped", "cap"]
+    finally:
+        pipe.processor.catalog = catalog
 
 
 def test_pictures_need_not_be_square(parts):
