@@ -19,6 +19,7 @@ SHEET = "imagine.png"
 SHEET_PEOPLE = 8
 # What the second half of them ask for: what then differs is the person.
 SHARED_REQUEST = "dress"
+SHEET_WEIGHTINGS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 def training_config(output_dir: Path, seed: int) -> ImagineTrainingConfig:
@@ -47,9 +48,15 @@ def learn_to_draw(
     if not trainer.train(resume=is_interrupted(output_dir)):
         return None
     pipe.set_progress_bar_config(disable=True)
-    contact_sheet(sheet_rows(pipe, sheet_requests(split.test)), output_dir / SHEET)
+    draw_contact_sheet(pipe, split, output_dir / SHEET)
     say(f"What it draws for {SHEET_PEOPLE} people it was not trained on: {output_dir / SHEET}")
     return pipe
+
+
+def draw_contact_sheet(pipe: UniMPImagePipeline, split: Split, path: Path) -> None:
+    """The contact sheet of held-out people; with the taste alone among the candidates, to show the whole way there."""
+    ways = {"weightings": SHEET_WEIGHTINGS, "num_candidates": len(SHEET_WEIGHTINGS)}
+    contact_sheet(sheet_rows(pipe, sheet_requests(split.test), **ways), path)
 
 
 def sheet_requests(sequences: Dataset, limit: int = SHEET_PEOPLE) -> list[dict]:
