@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from .page import Page
 
 HOW_TO_GET_IT = (
-    "This model has nothing to draw with: train a denoiser for it, and save its UniMPImagePipeline in the folder "
-    "“imagine” beside the model's weights."
+    "This model has nothing to draw with. The quickstart's learns to draw by “unimp quickstart --imagine --resume”; "
+    "for another, train a denoiser and save its UniMPImagePipeline in the folder “imagine” beside the model's weights."
 )
 # One at a time, and few in line: it is the one thing here that takes seconds.
 LIMITS = {"concurrency_limit": 1, "concurrency_id": "imagine"}
