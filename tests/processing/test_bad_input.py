@@ -423,7 +423,7 @@ BAD_STORES = {
     "wrong item column": ({"sku": ["hat"]}, EVENTS, "item_id"),
     "wrong event column": (STORE_ITEMS, {**EVENTS, "timestamp": None, "when": [1, 2]}, "timestamp"),
     "ids of another kind": ({"item_id": [1.5, 2.5]}, EVENTS, "item_id"),
-    "rating as text": (STORE_ITEMS, {**EVENTS, "rating": ["5", "4"]}, "rating"),
+    "rating in words": (STORE_ITEMS, {**EVENTS, "rating": ["good", "bad"]}, "rating"),
     "nothing fits": ({"item_id": ["cap"]}, EVENTS, "interactions"),
 }
 
