@@ -143,8 +143,8 @@ def make_store(items: Dataset, interactions: Dataset, rating_range: Range | None
             texts true, false, yes, no, 1, 0; missing: it may). Attributes may not be named as columns of
             interactions are.
         interactions (`datasets.Dataset`): `user_id`, `item_id`, `timestamp` (seconds since 1970 as a number, a
-            datetime or its ISO 8601 text; UTC where no zone is given), optionally `rating` (a number, or its text) and the texts
-            `explanation`, `query`, `behavior`.
+            datetime or its ISO 8601 text; UTC where no zone is given), optionally `rating` (a number, or its text) and
+            the texts `explanation`, `query`, `behavior`.
         rating_range (`Sequence[float]`, *optional*): lowest and highest rating. Without it any finite rating stays,
             and the range found is logged.
 
