@@ -21,8 +21,17 @@ from pathlib import Path
 from typing import Any
 
 from attribute_classifier import TRAITS, load_or_train, own_accuracy
-from imagine_figures import Artists, ImagePromptPipeline, Journal, Judge, Request, markdown, measure, measure_diversity
-from imagine_figures import summarise as summary
+from imagine_figures import (
+    Artists,
+    ImagePromptPipeline,
+    Journal,
+    Judge,
+    Request,
+    markdown,
+    measure,
+    measure_diversity,
+    summarise,
+)
 from perceptual_distance import Lpips
 
 from unimp.processing import Columns
@@ -102,7 +111,7 @@ def run(options: argparse.Namespace, **settings: Any) -> dict[str, Any]:
         | own_accuracy(classifier, options.num_items)
     }
     for kind, rows in requests.items():
-        report[kind] = summary(measure(artists, judge, kind, rows, journal))
+        report[kind] = summarise(measure(artists, judge, kind, rows, journal))
         print(f"\n{kind}\n\n{markdown(report[kind]['systems'])}\n\n{json.dumps(report[kind]['dial'])}")
     if lpips is not None:
         histories = [request.history for request in requests["own"][: options.diversity_people]]

@@ -139,9 +139,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     rows = [{"history": request.history, "query": request.query} for request in requests[:SHEET_PEOPLE]]
     contact_sheet(sheet_rows(ours, rows, **drawing), options.work / "posters.png")
     draw_systems(artists, requests[:SHEET_PEOPLE], options.work / "posters_systems.png")
-    settings = {
-        name: getattr(options, name) for name in ("channels", "layers", "batch_size", "steps", "learning_rate")
-    }
+    settings = {name: getattr(options, name) for name in SETTINGS}
     about = settings | {"lpips": options.lpips is not None} | drawing
     journal = Journal(options.work / "posters.jsonl", about)
     report = summarise(measure(artists, judge, "posters", requests, journal))

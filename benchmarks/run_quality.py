@@ -80,10 +80,11 @@ def train_and_evaluate(table: Table, name: str, seed: int, options: argparse.Nam
     given = {option: getattr(options, option) for option in ("item_encoder", "vision") if getattr(options, option)}
     settings = given | dict(table.settings) | dict(table.models[name])
     dataset = _stripped(options.dataset, settings.pop("without", ()), options.work_dir)
-    training = nullcontext() if settings.pop("reconstructs", True) else answers_alone()
+    reconstructs = settings.pop("reconstructs", True)
     model = options.work_dir / settings.pop("of") / f"seed-{seed}" if "of" in settings else folder
     config, about = folder / "train.yaml", {"dataset": dataset, "split": table.split, "seed": seed}
     wanted = yaml.safe_dump(settings | about | {"output_dir": str(folder)})
+    wanted += "" if reconstructs else "# answers alone\n"  # no option of `unimp train`, but other settings
     if config.is_file() and config.read_text(encoding="utf-8") != wanted:
         raise SystemExit(f"{folder} was made with other settings: delete it, or give another `--work_dir`.")
     if (folder / "evaluation" / "results.json").is_file():
@@ -91,7 +92,7 @@ def train_and_evaluate(table: Table, name: str, seed: int, options: argparse.Nam
     folder.mkdir(parents=True, exist_ok=True)
     config.write_text(wanted, encoding="utf-8")
     if model == folder:
-        with training:
+        with nullcontext() if reconstructs else answers_alone():
             _unimp("train", "--config", str(config))
     arguments = ["--model", str(model), "--dataset", dataset, "--split", table.split, "--tasks", table.task]
     arguments += ["--output_dir", str(folder / "evaluation"), "--among", table.among]

@@ -112,7 +112,7 @@ class UniMPPipeline(Pipeline):
         postprocess_params: dict[str, Any],
     ) -> Iterator[Any]:
         """One answer a request, `batch_size` requests at a time: they share the pictures they have in common."""
-        batch_size = _whole_number("batch_size", batch_size)
+        batch_size = whole_number("batch_size", batch_size)
         requests = iter(inputs)
         while samples := list(islice(requests, batch_size)):
             model_inputs = self.preprocess(samples, **preprocess_params)
@@ -143,7 +143,7 @@ class UniMPPipeline(Pipeline):
         return []
 
 
-def _whole_number(name: str, number: Any) -> int:
+def whole_number(name: str, number: Any) -> int:
     """A number of at least 1, of whatever type whole numbers come in."""
     try:
         whole = 0 if isinstance(number, bool) else operator.index(number)
@@ -177,7 +177,7 @@ class UniMPRecommendPipeline(UniMPPipeline):
         given = {name: kwargs.pop(name) for name in self.parameters if name in kwargs}
         super()._sanitize_parameters(**kwargs)
         if "top_k" in given:
-            given["top_k"] = _whole_number("top_k", given["top_k"])
+            given["top_k"] = whole_number("top_k", given["top_k"])
         candidates = given.get("candidates")
         if not (candidates is None or is_list(candidates)):
             raise ValueError(f"`candidates` must be a list of item ids, got {shown(candidates)}.")

@@ -104,7 +104,7 @@ class UniMPTrainingConfig(SFTConfig):
             "new decoder, which learns little at the former."
         },
     )
-    # What follows was chosen on the demo store and MovieLens.
+    # These four were chosen on the demo store and MovieLens.
     warmup_steps: float = field(
         default=0.05, metadata={"help": "Warm-up steps, or their share if below 1 (paper: 0.01)."}
     )

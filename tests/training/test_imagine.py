@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler
 from PIL import Image
 
 from unimp import UniMPImagePipeline, UniMPPreference
@@ -21,22 +21,7 @@ from unimp.training.imagine import (
 )
 from unimp.training.imagine_data import EndlessOrder, ImaginePairs, to_pixels
 
-WIDTH = 8
-
-
-def make_unet(channels=12):
-    return UNet2DConditionModel(
-        sample_size=8,
-        in_channels=channels,
-        out_channels=channels,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=WIDTH,
-        attention_head_dim=2,
-        norm_num_groups=4,
-    )
+from ..processing.test_image_pipeline import WIDTH, make_unet
 
 
 @pytest.fixture(scope="session")
