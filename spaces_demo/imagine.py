@@ -18,6 +18,11 @@ HOW_TO_GET_IT = (
     "This model has nothing to draw with. The quickstart's learns to draw by “unimp quickstart --imagine --resume”; "
     "for another, train a denoiser and save its UniMPImagePipeline in the folder “imagine” beside the model's weights."
 )
+HOW_TO_READ_IT = (
+    "Four pictures that do not exist yet, from the request alone to mostly this person's taste. “request” and “taste” "
+    "say how alike each is to what was asked and to what they chose (1 is most). The score joins the two as the dial "
+    "says, and the highest one (nearest 0) is “this one”: moving the dial chooses anew and draws nothing."
+)
 # One at a time, and few in line: it is the one thing here that takes seconds.
 LIMITS = {"concurrency_limit": 1, "concurrency_id": "imagine"}
 SEEDS = 2**31
@@ -34,6 +39,7 @@ class ImagineTab:
         if page.shop.drawer is None:
             gr.HTML(cards.notice(HOW_TO_GET_IT, title="Not with this model"))
             return
+        gr.HTML(cards.heading("Draw for them", HOW_TO_READ_IT))
         with gr.Row(equal_height=True, elem_classes="u-line"):
             self.query = gr.Textbox(label="What shall be drawn?", placeholder="such as striped bag", max_length=200)
             self.draw = gr.Button("Draw", variant="primary", scale=0, min_width=140)
