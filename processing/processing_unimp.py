@@ -67,7 +67,7 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
         text_vocab_size (`int`): `config.text_config.vocab_size` of the model.
         order (`"code_first"` or `"code_last"`, defaults to `"code_first"`): see [`ChunkFormat`].
         full_chunks (`int`, *optional*, defaults to 5): most recent history items shown with picture and attributes,
-            the older ones as their code alone; `None` for all.
+            the older ones as their code alone; `None` for all. With 0 an item to be rated is its code alone, too.
         max_length (`int`, defaults to 1024): tokens of a prompt. Of a longer history the oldest chunks are left out.
         history_window (`int`, *optional*): most events of a history that are shown, the most recent ones; `None` for
             as many as fit. Training sets it to its own: a model that is shown more than it was trained with answers
@@ -368,13 +368,15 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
     ) -> tuple[Tokens, int]:
         """The chunk of the item in question, up to where the answer begins; in training with it."""
         entry = self._entries([sample[ITEM_TO_RATE]], ITEM_TO_RATE, chunk_format)[0]
-        event = self._event(entry, True, batch, chunk_format)
-        asked = chunk_format.chunk(event, task, full=True, labelled=False, ask=True)
+        # As the most recent item of a history: a model that has learnt to rate codes is not asked about texts.
+        full = self._in_full(0, task)
+        event = self._event(entry, full, batch, chunk_format)
+        asked = chunk_format.chunk(event, task, full=full, labelled=False, ask=True)
         if not training:
             return asked, len(asked)
         if event.rating is None:
             raise ValueError(f"`{ITEM_TO_RATE}` needs a `{Columns.RATING}` to train {task.name} with, got none.")
-        return chunk_format.chunk(event, task, full=True, labelled=True), len(asked)
+        return chunk_format.chunk(event, task, full=full, labelled=True), len(asked)
 
     def _answers(self, sample: Mapping[str, Any], task: Task, candidates: list[Entry]) -> list[int]:
         """Positions of the items of the answer to train with."""

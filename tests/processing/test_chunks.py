@@ -46,13 +46,14 @@ TABLE = {
     ("search", "code_first", None): f"Go END hat^I {HAT} END cap^I {CAP} END query : red ITEM | bag^I",
     ("search", "code_first", 0): "Go END hat^I cap^I query : red ITEM | bag^I",
     ("search", "code_last", 1): f"Go END hat^I {CAP} ITEM cap^I END query : red ITEM | bag^I",
-    # rate: codes and what the history shows of ratings, which is predicted as well; the recent items in full
-    ("rate", "code_first", 0): f"Go END hat ANSWER 3^R eos^R cap bag {BAG} ANSWER | 4^R eos^R END",
+    # rate: codes and what the history shows of ratings, which is predicted as well; the recent items and
+    # the one in question in full, or none of them
+    ("rate", "code_first", 0): "Go END hat ANSWER 3^R eos^R cap bag ANSWER | 4^R eos^R",
     ("rate", "code_first", 1): f"Go END hat ANSWER 3^R eos^R cap {CAP} END bag {BAG} ANSWER | 4^R eos^R END",
     ("rate", "code_first", None): (
         f"Go END hat {HAT} ANSWER 3^R eos^R END cap {CAP} END bag {BAG} ANSWER | 4^R eos^R END"
     ),
-    ("rate", "code_last", 0): f"Go END hat ANSWER 3^R eos^R cap {BAG} ANSWER | 4^R eos^R ITEM bag END",
+    ("rate", "code_last", 0): "Go END hat ANSWER 3^R eos^R cap bag ANSWER | 4^R eos^R",
     ("rate", "code_last", None): (
         f"Go END {HAT} ANSWER 3^R eos^R ITEM hat END {CAP} ITEM cap END {BAG} ANSWER | 4^R eos^R ITEM bag END"
     ),
