@@ -40,7 +40,7 @@ def write_model_card(
     folder: Path,
     model: PreTrainedModel,
     args: Any,
-    metrics: dict[str, dict[str, float]],
+    metrics: Mapping[str, Mapping[str, Mapping[str, float]]],
     split: str = "held-out events",
     store: Store | None = None,
 ) -> None:
@@ -51,7 +51,8 @@ def write_model_card(
         folder (`Path`): where.
         model: its sizes are stated.
         args ([`UniMPTrainingConfig`]): its settings are stated.
-        metrics (`dict[str, dict[str, float]]`): by task and metric; may be empty.
+        metrics (`dict[str, dict[str, dict[str, float]]]`): by task, system and metric; may be empty. The Hub is told
+            those of the system `model`.
         split (`str`): what they were measured on, see [`describe_split`].
         store ([`Store`], *optional*): what it was trained on. Its licence becomes that of the checkpoint, in which the
             catalogue lies.
@@ -59,7 +60,9 @@ def write_model_card(
     name = folder.absolute().name
     dataset = {"dataset_type": "custom", "dataset_name": split}
     results = [
-        _result(task, metric, value, **dataset) for task, values in metrics.items() for metric, value in values.items()
+        _result(task, metric, value, **dataset)
+        for task, systems in metrics.items()
+        for metric, value in headline(systems["model"]).items()
     ]
     sections = [_data(store)] if store else []
     sections += [_metrics(metrics, split), _training(args, model)]
@@ -140,11 +143,14 @@ def _codes(model: PreTrainedModel) -> str:
     return "".join(f"\n{describe_codes(code_report(item_codes))}\n" for item_codes in found)
 
 
-def _metrics(metrics: dict[str, dict[str, float]], split: str) -> str:
+def _metrics(metrics: Mapping[str, Mapping[str, Mapping[str, float]]], split: str) -> str:
     rows = [
-        f"| {task} | {metric} | {value:.4f} |" for task, values in metrics.items() for metric, value in values.items()
+        f"| {task} | {metric} | {system} | {value:.4f} |"
+        for task, systems in metrics.items()
+        for system, values in systems.items()
+        for metric, value in headline(values).items()
     ]
-    table = "\n".join([f"On {split}.\n", "| task | metric | value |", "|---|---|---|", *rows])
+    table = "\n".join([f"On {split}.\n", "| task | metric | system | value |", "|---|---|---|---|", *rows])
     return f"## Metrics\n\n{table if rows else 'Not evaluated yet.'}\n"
 
 

@@ -22,7 +22,7 @@ from ..processing.indexing_unimp import check_room
 from ..processing.splits import Split
 from ..processing.store import Store, as_table
 from .continued import continue_with
-from .evaluation import describe_split, evaluate, headline
+from .evaluation import describe_split, evaluate
 from .pictures import training_pictures
 from .recipe import ModelArguments, build, load
 from .semantic_codes import code_report
@@ -132,7 +132,7 @@ def run(
         processor.save_pretrained(training.output_dir)
     tasks, pictures = list(training.task_rates), training_pictures(model, processor, training, latents=True)
     metrics = evaluate(model, processor, split.test, split.train, tasks, pictures)
-    trainer.evaluation_metrics = {task: headline(systems["model"]) for task, systems in metrics.items()}
+    trainer.evaluation_metrics = metrics
     trainer.evaluation_split = describe_split(split.name)
     trainer.create_model_card()
     if trainer.is_world_process_zero():

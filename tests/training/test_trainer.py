@@ -297,7 +297,10 @@ def test_the_card_has_the_metrics_once_there_are_some(make_trainer, tmp_path):
     card = ModelCard.load(tmp_path / "out" / "README.md")
     assert card.data.eval_results is None
     assert "Not evaluated yet." in card.text
-    trainer.evaluation_metrics = {"recommend": {"hr@10": 0.25, "ndcg@10": 0.125}, "rate": {"rmse": 1.0}}
+    trainer.evaluation_metrics = {
+        "recommend": {"model": {"hr@10": 0.25, "ndcg@10": 0.125, "hr@1": 0.1}, "popularity": {"hr@10": 0.05}},
+        "rate": {"model": {"rmse": 1.0}},
+    }
     trainer.create_model_card()
     card = ModelCard.load(tmp_path / "out" / "README.md")
     results = {(entry.task_type, entry.metric_type): entry.metric_value for entry in card.data.eval_results}
@@ -307,7 +310,8 @@ def test_the_card_has_the_metrics_once_there_are_some(make_trainer, tmp_path):
         ("unimp-rate", "rmse"): 1,
     }
     assert card.data.to_dict()["model-index"][0]["name"] == "out"
-    assert "| recommend | hr@10 | 0.2500 |" in card.text
+    assert "| recommend | hr@10 | model | 0.2500 |" in card.text
+    assert "| recommend | hr@10 | popularity | 0.0500 |" in card.text
     trainer.evaluation_split = "user_holdout: people never trained on"
     trainer.create_model_card()
     card = ModelCard.load(tmp_path / "out" / "README.md")
@@ -318,7 +322,7 @@ def test_the_card_has_the_metrics_once_there_are_some(make_trainer, tmp_path):
 def test_a_card_of_a_folder_with_a_plain_name(built, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     args = UniMPTrainingConfig(output_dir=".", learning_rate=1e-3)
-    write_model_card(Path("."), built[0], args, {"rate": {"rmse": 1.0}})
+    write_model_card(Path("."), built[0], args, {"rate": {"model": {"rmse": 1.0}}})
     assert ModelCard.load("README.md").data.to_dict()["model-index"][0]["name"] == tmp_path.name
 
 
