@@ -147,7 +147,7 @@ class Api:
             entries = _history(shop, history)
             best, falls = shop.looked_at(entries)
             looked_at = [{ITEM_ID: entries[place], "fall": fall} for place, fall in falls.items()]
-            return {ITEM_ID: best, "looked_at": looked_at}
+            return {ITEM_ID: best[ITEM_ID], "looked_at": looked_at}
 
     def search(self, query: str, history: list[str] | None = None, top_k: int = 8, catalogue: str = "") -> dict:
         """

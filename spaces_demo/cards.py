@@ -2,13 +2,17 @@
 
 import html
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .shop import IMAGE, ITEM_ID, Entry, Shop, data_address
+from .visitor import Visitor
 
 # A component's HTML is a template in the browser, too, in which these would mean something.
 _TEMPLATE_SIGNS = str.maketrans({"{": "&#123;", "}": "&#125;", "$": "&#36;", "`": "&#96;"})
+# Two words or more, and then the same again, at most a word between: “never have never have”.
+_REPEATED = re.compile(r"\b(\w+(?:\W+\w+)+)(?:\W+\w+)?\W+\1\b")
 _NO_PICTURE = (
     '<svg viewBox="0 0 48 48" aria-hidden="true"><rect x="8" y="10" width="32" height="28" rx="3"/>'
     '<path d="M8 33l10-9 8 7 6-5 8 7"/><circle cx="31" cy="19" r="3"/></svg>'
@@ -67,8 +71,11 @@ def _button(action: str, item: str, label: str, inside: str, css: str = "main", 
     )
 
 
-def answers(shop: Shop, found: Sequence[Mapping[str, Any]]) -> str:
-    """Recommendations as cards: a click adds one to the history, another asks why."""
+def answers(shop: Shop, found: Sequence[Mapping[str, Any]], before: Mapping[str, int] | None = None) -> str:
+    """
+    Recommendations as cards: a click adds one to the history, another asks why; `before` are their places with
+    pictures, where those are hidden.
+    """
     if not found:
         return notice("There is nothing left to recommend: remove items from the history, or clear it.")
     best = found[0]["score"]
@@ -78,7 +85,9 @@ def answers(shop: Shop, found: Sequence[Mapping[str, Any]]) -> str:
         chance = percent(answer["score"])
         bar = f'<span class="u-bar" style="--share:{math.exp(answer["score"] - best):.3f}"></span>'
         score = f'<span class="u-score" title="log-probability {answer["score"]:.2f}">{escape(chance)}{bar}</span>'
-        main = _button("add", item_id, f"{rank}. {title}, {chance}: add to the history", _face(shop, item_id) + score)
+        moved = "" if before is None else _moved(before.get(item_id), rank)
+        label = f"{rank}. {title}, {chance}: add to the history"
+        main = _button("add", item_id, label, _face(shop, item_id) + score + moved)
         cards.append(f'<li class="u-card">{main}{_button("why", item_id, f"Why {title}?", "Why?", "side")}</li>')
     return f'<ol class="u-cards" aria-label="Recommendations, best first">{"".join(cards)}</ol>'
 
@@ -103,33 +112,46 @@ def grid(shop: Shop, item_ids: Sequence[str], action: str, chosen: Sequence[str]
     return f'<ul class="u-cards u-small" aria-label="Items of the catalogue">{"".join(cards)}</ul>'
 
 
-def strip(shop: Shop, history: Sequence[Entry], falls: Mapping[int, float] | None = None, best: str = "") -> str:
-    """The history, oldest first; with what each picture contributed to the first recommendation, if that is known."""
-    if not history:
+def strip(visitor: Visitor, best: Mapping[str, Any] | None = None, falls: Mapping[int, float] | None = None) -> str:
+    """The history, oldest first; with how likely the first recommendation is without each picture, if asked for."""
+    shop, falls = visitor.shop, falls or {}
+    if not visitor.history:
         return notice(
             "Choose a person, or click items in the catalogue below. Until then you see what people begin with.",
             title="Nobody yet",
         )
-    most = max([1e-6, *map(abs, (falls or {}).values())])
+    most = max([1e-6, *map(abs, falls.values())])
     cards = []
-    for place, entry in enumerate(history):
-        heat = ""
-        if falls is not None and place in falls:
-            kind = "for" if falls[place] >= 0 else "against"
-            heat = (
-                f'<span class="u-heat u-{kind}" style="--heat:{abs(falls[place]) / most:.2f}">'
-                f"<span>{falls[place]:+.2f}</span></span>"
-            )
+    for place, (number, entry) in enumerate(zip(visitor.numbers, visitor.history, strict=True)):
+        heat = _heat(best["score"], falls[place], most) if place in falls else ""
         inside = _face(shop, entry) + heat + '<span class="u-cross" aria-hidden="true">×</span>'
-        button = _button("remove", str(place), f"Remove {shop.title(entry)} from the history", inside)
+        button = _button("remove", str(number), f"Remove {shop.title(entry)} from the history", inside)
         cards.append(f'<li class="u-card u-tiny">{button}</li>')
-    legend = "Oldest first; click one to take it back."
-    if falls:
-        title = f"<b>{escape(shop.title(best))}</b>"
-        legend = f"What the log-probability of {title} loses when that one picture is hidden."
-    elif falls is not None:
-        legend = "No item of this history has a picture to look at."
+    legend = _legend(visitor, best, falls)
     return f'<ol class="u-strip" aria-label="History">{"".join(cards)}</ol><p class="u-legend">{legend}</p>'
+
+
+def _heat(score: float, fall: float, most: float) -> str:
+    kind = "for" if fall >= 0 else "against"
+    without = escape(percent(score - fall))
+    return f'<span class="u-heat u-{kind}" style="--heat:{abs(fall) / most:.2f}"><span>{without}</span></span>'
+
+
+def _legend(visitor: Visitor, best: Mapping[str, Any] | None, falls: Mapping[int, float]) -> str:
+    if visitor.hide_pictures:
+        return (
+            "Pictures are hidden from the model, on all tabs but Imagine. On the tab Recommend, each item says where "
+            "it was with pictures."
+        )
+    if best is None:
+        return "Oldest first; click one to take it back."
+    if not falls:
+        return "No item of this history has a picture to look at."
+    return (
+        f"First recommended is <b>{escape(visitor.shop.title(best[ITEM_ID]))}</b>, "
+        f"{escape(percent(best['score']))} likely. On each picture: how likely without that picture. "
+        "Orange ones spoke for it, blue ones against."
+    )
 
 
 def rating_text(shop: Shop, rating: float | None) -> str:
@@ -141,12 +163,14 @@ def rating_text(shop: Shop, rating: float | None) -> str:
 
 def why(shop: Shop, item_id: str, answer: Mapping[str, Any]) -> str:
     """The rating the model expects for an item, and its words."""
-    words = answer["explanation"]
-    said = f"<q>{escape(words)}</q>" if words else "<em>The model gives a rating, but no words for it.</em>"
+    words, rating = answer["explanation"], rating_text(shop, answer["rating"])
+    said = f"<q>{escape(words)}</q>" if words else "<em>The model has no words for this one.</em>"
+    if words and _REPEATED.search(words.lower()):
+        said = "<em>The model's words repeat themselves here, and are left out.</em>"
     return (
         f'<div class="u-why" role="status"><span class="u-picture">{_picture(shop, item_id)}</span><div>'
-        f"<strong>{escape(shop.title(item_id))}: {escape(rating_text(shop, answer['rating']))}</strong>"
-        f"<p>{said}</p><small>What the model expects this person to give and to say. Generated text: it can be wrong."
+        f"<strong>{escape(shop.title(item_id))}</strong><p>{said}</p>"
+        f"<small>What the model guesses this person would say; their rating: {escape(rating)}. It can be wrong."
         "</small></div></div>"
     )
 
@@ -177,7 +201,7 @@ def ranking(
 
 def _moved(before: int | None, rank: int) -> str:
     if before is None:
-        return '<span class="u-moved u-up">from far below</span>'
+        return '<span class="u-moved u-up">was far below</span>'
     if before == rank:
         return '<span class="u-moved">same place</span>'
     return f'<span class="u-moved u-{"up" if before > rank else "down"}">was {before}</span>'
@@ -188,12 +212,12 @@ def candidates(
 ) -> str:
     """The candidates; once asked, which are chosen, and how each would be rated."""
     if not item_ids:
-        return notice("Draw three, or click up to three items below.", title="No candidates yet")
+        return notice("Press “Pick three”, or click up to three items below.", title="No candidates yet")
+    given = {item_id: rating_text(shop, rating) for item_id, rating in (ratings or {}).items()}
     cards = []
     for item_id in item_ids:
-        rated = (
-            "" if ratings is None else f'<span class="u-score">{escape(rating_text(shop, ratings[item_id]))}</span>'
-        )
+        # Ratings that are all the same tell nothing of a choice.
+        rated = f'<span class="u-score">{escape(given[item_id])}</span>' if len(set(given.values())) > 1 else ""
         badge = '<span class="u-badge">This one</span>' if item_id in chosen else ""
         label = f"Take {shop.title(item_id)} away from the candidates"
         main = _button("candidate", item_id, label, _face(shop, item_id) + rated + badge)
@@ -209,31 +233,40 @@ def report(title: str, lines: Sequence[str], kind: str = "good") -> str:
     return f'<div class="u-notice u-{kind}" role="{role}"><strong>{escape(title)}</strong><ul>{shown}{more}</ul></div>'
 
 
-def imagined(shop: Shop, output: Any, alpha: float) -> str:
-    """Drawn candidates with their scores, the one chosen first, and what they were made of."""
+def imagined(output: Any, alpha: float, request: str) -> str:
+    """Drawn pictures, from the request alone to mostly taste; the one that `alpha` chooses is marked."""
     scores = output.scores(alpha)
-    order = sorted(range(len(scores)), key=lambda number: -scores[number])
-    drawn = "".join(_drawn(output.candidates[number], scores[number], number == order[0]) for number in order)
+    best = scores.index(max(scores))
+    names = ("what fits the request" if request else "what fits them"), "what they chose"
+    by, note = {0: names[:1], 1: names[1:]}.get(alpha, names), ""
+    if not any(candidate.weighting for candidate in output.candidates):
+        by, note = names[:1], " Nobody is chosen above, so all are as asked."
+    drawn = "".join(_drawn(number, one, names, number == best) for number, one in enumerate(output.candidates))
+    asked = ("Words that it drew what was asked from", output.target_keywords if request else ())
+    liked = ("Words that it drew their taste from", output.preference_keywords)
     words = "".join(
-        f'<p class="u-words">{escape(name)}: {"".join(f"<span>{escape(word)}</span>" for word in found) or "none"}</p>'
-        for name, found in (("What was asked", output.target_keywords), ("What they like", output.preference_keywords))
+        f'<p class="u-words">{name}: {"".join(f"<span>{escape(word)}</span>" for word in found)}</p>'
+        for name, found in (asked, liked)
+        if found
     )
-    said = f"<p>The model says: <q>{escape(output.answer)}</q></p>" if output.answer else ""
-    found = "<p>Items of the catalogue that fit best:</p>" if output.retrieved else ""
-    return f'<ol class="u-imagined" aria-label="Drawn, best first">{drawn}</ol>{words}{said}{found}'
+    fitting = f"<p>{names[0].capitalize()} in the catalogue; click one to add it to the history:</p>"
+    return (
+        f'<p role="status">Picture {best + 1} is best: it is most like {" and ".join(by)}.{note}</p>'
+        f'<ol class="u-imagined" aria-label="Drawn">{drawn}</ol>{words}{fitting if output.retrieved else ""}'
+    )
 
 
-def _drawn(candidate: Any, score: float, is_chosen: bool) -> str:
-    likeness = " · ".join(
-        f"{name} {value:.2f}"
-        for name, value in (("taste", candidate.d_p), ("request", candidate.d_t))
+def _drawn(number: int, candidate: Any, names: tuple[str, str], is_best: bool) -> str:
+    bars = "".join(
+        f'<span class="u-details">{value:.0%} like {name}'
+        f'<span class="u-bar" style="--share:{value:.3f}"></span></span>'
+        for name, value in zip(names, (candidate.d_t, candidate.d_p), strict=True)
         if value is not None
     )
-    badge = '<span class="u-badge">This one</span>' if is_chosen else ""
+    badge = '<span class="u-badge">Best</span>' if is_best else ""
     source = data_address(candidate.image)
     return (
-        f'<li class="u-card{" u-chosen" if is_chosen else ""}"><span class="u-picture">'
-        f'<img src="{source}" alt="A drawn candidate" width="192" height="192"></span>{badge}'
-        f'<span class="u-title">score {score:.2f}</span><span class="u-details">{escape(likeness)}</span>'
-        f'<span class="u-details">made of {candidate.weighting:.0%} taste</span></li>'
+        f'<li class="u-card{" u-chosen" if is_best else ""}"><span class="u-picture">'
+        f'<img src="{source}" alt="Drawn picture {number + 1}" width="192" height="192"></span>{badge}'
+        f'<span class="u-title">{number + 1}</span>{bars}</li>'
     )

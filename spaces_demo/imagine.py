@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from .page import Page
 
 HOW_TO_GET_IT = (
-    "This model has nothing to draw with. The quickstart's learns to draw by “unimp quickstart --imagine --resume”; "
-    "for another, train a denoiser and save its UniMPImagePipeline in the folder “imagine” beside the model's weights."
+    "This model has nothing to draw with. Whoever runs this page can teach the demo store's by “unimp quickstart "
+    "--imagine --resume”; for another, see “Imagine” in the project's README."
 )
 HOW_TO_READ_IT = (
-    "Four pictures that do not exist yet, from the request alone to mostly this person's taste. “request” and “taste” "
-    "say how alike each is to what was asked and to what they chose (1 is most). The score joins the two as the dial "
-    "says, and the highest one (nearest 0) is “this one”: moving the dial chooses anew and draws nothing."
+    "Four new pictures: the first as asked, each next one with more of this person's taste. The bars measure what "
+    "came out: how alike it is to what fits the request in the catalogue, and to what they chose."
 )
+NOTHING_ASKED = "Choose a person above, or write what you would like to see, or both; then press Draw."
 # One at a time, and few in line: it is the one thing here that takes seconds.
 LIMITS = {"concurrency_limit": 1, "concurrency_id": "imagine"}
 SEEDS = 2**31
@@ -35,21 +35,24 @@ class ImagineTab:
     """
 
     def __init__(self, page: "Page") -> None:
-        self.page = page
+        self.page, self.shelves = page, []  # of items to click
         if page.shop.drawer is None:
-            gr.HTML(cards.notice(HOW_TO_GET_IT, title="Not with this model"))
+            gr.HTML(cards.notice(HOW_TO_GET_IT, title="This model cannot draw"))
             return
         gr.HTML(cards.heading("Draw for them", HOW_TO_READ_IT))
         with gr.Row(equal_height=True, elem_classes="u-line"):
-            self.query = gr.Textbox(label="What shall be drawn?", placeholder="such as striped bag", max_length=200)
+            self.query = gr.Textbox(
+                label="What shall be drawn?", placeholder="such as striped bag; empty for a surprise", max_length=200
+            )
             self.draw = gr.Button("Draw", variant="primary", scale=0, min_width=140)
         self.alpha = gr.Slider(
-            0, 1, value=0.5, step=0.05, label="True to the request (0) … true to this person's taste (1)"
+            0, 1, value=0.5, step=0.25, label="What matters more? From 0, the request alone, to 1, their taste alone"
         )
-        empty = cards.notice("A request, a person, or both; then press Draw.", title="Nothing drawn yet")
+        empty = cards.notice(NOTHING_ASKED, title="Nothing drawn yet")
         self.drawn = gr.HTML(empty, elem_id="drawn", js_on_load=CLICKS)
+        self.shelves.append(self.drawn)
 
-    def connect(self, person: list[Any]) -> None:
+    def connect(self) -> None:
         """What happens on this tab."""
         page = self.page
         if page.shop.drawer is None:
@@ -62,15 +65,13 @@ class ImagineTab:
             api_visibility="private",
             **LIMITS,
         )
-        self.alpha.release(
-            self.choose, [page.state, self.alpha], self.drawn, api_visibility="private", show_progress="hidden"
-        )
-        self.drawn.click(
-            page.click,
-            [page.state, page.top_k],
-            [*person, page.why],
+        self.alpha.input(
+            self.choose,
+            [page.state, self.alpha],
+            self.drawn,
             api_visibility="private",
             show_progress="hidden",
+            trigger_mode="always_last",
         )
 
     def imagine(
@@ -82,6 +83,8 @@ class ImagineTab:
     ) -> tuple[Visitor, str]:
         """Draw candidates, and choose one."""
         visitor, query = self.page.visitor(state), clean_text(query)
+        if not visitor.history and not query:
+            return visitor, cards.notice(NOTHING_ASKED, "bad", "There is nothing to draw yet")
 
         def steps(timesteps: Any) -> Any:
             return progress.tqdm(timesteps, desc="Drawing")
@@ -92,12 +95,14 @@ class ImagineTab:
             )
         except ValueError as error:
             return visitor, cards.notice(str(error), "bad", "That could not be drawn")
+        visitor.request = query
         return visitor, self.choose(visitor, alpha)
 
     def choose(self, state: Visitor | None, alpha: float) -> Any:
-        """Another alpha chooses anew; nothing is drawn for it."""
+        """Another way of choosing; nothing is drawn for it."""
         visitor = self.page.visitor(state)
         if visitor.imagined is None:
             return gr.skip()
         found = [answer[ITEM_ID] for answer in visitor.imagined.retrieved]
-        return cards.imagined(visitor.shop, visitor.imagined, float(alpha)) + cards.grid(visitor.shop, found, "add")
+        drawn = cards.imagined(visitor.imagined, float(alpha), visitor.request)
+        return drawn + (cards.grid(visitor.shop, found, "add") if found else "")

@@ -37,13 +37,16 @@ THEME = gr.themes.Default(
 # One listener a component: what is clicked says what it does. A component that is drawn anew keeps the keyboard's
 # place.
 CLICKS = """
-let place = -1;
+let place = -1, last = '';
 const buttons = () => [...element.querySelectorAll('[data-action]')];
 element.addEventListener('click', (event) => {
   const button = event.target.closest('[data-action]');
   if (!button || !element.contains(button)) return;
+  const { action, id } = button.dataset;
+  if (event.detail > 1 && last === `${action} ${id}`) return;  // the second half of a double click
+  last = `${action} ${id}`;
   place = buttons().indexOf(button);
-  trigger('click', { action: button.dataset.action, id: button.dataset.id });
+  trigger('click', { action, id });
 });
 watch('value', () => {
   if (place < 0 || (document.activeElement && document.activeElement !== document.body)) return;
@@ -51,8 +54,10 @@ watch('value', () => {
   if (all.length) all[Math.min(place, all.length - 1)].focus({ preventScroll: true });
 });
 """
-# What was asked for comes into view; on a phone it may be above.
-INTO_VIEW = "watch('value', () => { if (props.value) element.scrollIntoView({ block: 'nearest' }); });"
+# What was asked for comes into view; on a phone it may be above. What asks to be pressed does not.
+INTO_VIEW = """
+watch('value', () => { if (!String(props.value).includes('u-empty')) element.scrollIntoView({ block: 'nearest' }); });
+"""
 
 CSS = """
 .main.fillable { max-width: 1180px !important; width: 100% !important; padding: 14px clamp(12px, 3vw, 32px) !important;
@@ -93,7 +98,8 @@ footer { opacity: .7; }
 .u-card button.u-main { display: flex; flex-direction: column; width: 100%; flex: 1; padding-bottom: 9px; }
 .u-card button:focus-visible, .u-row button:focus-visible { outline: 3px solid var(--color-accent);
   outline-offset: -3px; border-radius: 12px; }
-.u-card button[aria-pressed="true"] { box-shadow: inset 0 0 0 3px var(--color-accent); border-radius: 12px; }
+.u-card button[aria-pressed="true"] { outline: 3px solid var(--color-accent); outline-offset: -3px;
+  border-radius: 12px; }
 .u-picture { display: grid; place-items: center; aspect-ratio: 1; width: 100%; background: #fff; overflow: hidden; }
 .u-picture img { width: 100%; height: 100%; object-fit: contain; display: block; margin: 0; }
 .u-picture svg, .u-why svg { width: 46%; height: auto; fill: none; stroke: #a8a29e; stroke-width: 1.6; }
@@ -101,8 +107,9 @@ footer { opacity: .7; }
   display: -webkit-box; -webkit-line-clamp: 2; -webkit-box-orient: vertical; overflow-wrap: anywhere; }
 .u-details { font-size: .79rem; opacity: .72; padding: 2px 10px 0; white-space: nowrap; overflow: hidden;
   text-overflow: ellipsis; }
-#results .u-details, .u-imagined .u-details { white-space: normal; display: -webkit-box; -webkit-line-clamp: 2;
+#results .u-details { white-space: normal; display: -webkit-box; -webkit-line-clamp: 2;
   -webkit-box-orient: vertical; }
+.u-imagined .u-details { opacity: 1; white-space: normal; padding-top: 6px; }
 .u-card .u-score { margin: auto 10px 0; padding-top: 6px; font-size: .86rem; font-variant-numeric: tabular-nums;
   font-weight: 600; }
 .u-bar { display: block; height: 4px; border-radius: 2px; margin-top: 4px; background:
@@ -126,6 +133,8 @@ footer { opacity: .7; }
 .u-heat span { margin: 4px; padding: 1px 6px; border-radius: 8px; font-size: .72rem; font-weight: 700;
   background: rgb(28 25 23 / .78); color: #fff; font-variant-numeric: tabular-nums; }
 .u-legend { font-size: .82rem; line-height: 1.45; min-height: 1.45em; opacity: .78; margin: 2px 0 0; }
+.u-card .u-moved { position: absolute; top: 6px; left: 6px; padding: 2px 8px; border-radius: 999px; font-size: .74rem;
+  font-weight: 600; background: rgb(28 25 23 / .78); color: #fff; }
 .u-badge { position: absolute; top: 8px; left: 8px; background: #0f766e; color: #fff; font-size: .76rem;
   font-weight: 700; padding: 3px 10px; border-radius: 999px; }
 
@@ -166,24 +175,26 @@ input[type="checkbox"]:focus-visible, input[type="range"]:focus-visible { outlin
 #anyone, #person-found { min-height: 480px; }
 
 .u-imagined { list-style: none; margin: 0; padding: 0; display: grid; gap: 12px;
-  grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); }
+  grid-template-columns: repeat(4, minmax(0, 1fr)); }
 .u-imagined .u-card { padding-bottom: 10px; }
-.u-words span { display: inline-block; padding: 2px 10px; margin: 3px 4px 0 0; border-radius: 999px; font-size: .84rem;
+.u-words { font-size: .84rem; }
+.u-words span { display: inline-block; padding: 1px 9px; margin: 3px 4px 0 0; border-radius: 999px;
   background: var(--background-fill-secondary); border: 1px solid var(--border-color-primary); }
 
 @media (max-width: 1000px) { .u-cards { grid-template-columns: repeat(4, minmax(0, 1fr)); }
   .u-cards.u-small { grid-template-columns: repeat(8, minmax(0, 1fr)); } }
 @media (max-width: 640px) {
   .tab-container button { padding: 0 5px !important; font-size: 12px !important; }
+  .u-imagined { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 9px; }
   #head { min-height: 166px; } #head h1 { font-size: 1.35rem; }
   .u-cards { grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 9px; }
   .u-cards.u-small { grid-template-columns: repeat(3, minmax(0, 1fr)); }
-  .u-cards.u-three { gap: 6px; } #results { min-height: 900px; } #person { padding: 10px; min-height: 438px; }
+  .u-cards.u-three { gap: 6px; } #results { min-height: 900px; } #person { padding: 10px; min-height: 440px; }
   .u-card button.u-side { padding: 12px 0; }
   .u-line > * { flex: 1 1 100% !important; } .u-line > .form { flex: 1 1 55% !important; min-width: 0 !important; }
   .u-line > button { flex: 1 1 30% !important; min-width: 0 !important; padding: 0 8px !important;
     font-size: .86rem !important; line-height: 1.2; white-space: normal; }
-  .u-checks { flex-direction: column; gap: 6px; } #strip { min-height: 200px; } .u-legend { min-height: 2.9em; }
+  .u-checks { flex-direction: column; gap: 6px; } #strip { min-height: 202px; } .u-legend { min-height: 4.35em; }
   .u-sides { flex-direction: column; } #anyone, #person-found { min-height: 0; }
 }
 @media (prefers-reduced-motion: reduce) { * { transition: none !important; } }

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import gradio as gr
@@ -10,21 +11,29 @@ from . import cards
 from .api import Api, select
 from .imagine import LIMITS, ImagineTab
 from .look import CLICKS, INTO_VIEW
+from .sample import write_sample
 from .shop import ITEM_ID, Shop
 from .uploads import MAX_ITEMS, clean_text, read_item, read_upload
-from .visitor import Visitor
+from .visitor import DEEPEST_RANK, Visitor
 
-NUM_FOUND, NUM_SEARCHED, DEEPEST_RANK = 24, 6, 50
+NUM_FOUND, NUM_SEARCHED = 24, 6
 # What may wait for an answer at a time, and how long a visitor who went away is remembered.
 QUEUE_SIZE, CONCURRENT, SECONDS_KEPT = 48, 8, 3600
 # Reading what somebody sends takes seconds at worst: most of what may run at a time is left to everybody else.
 UPLOADS = {"concurrency_limit": 2, "concurrency_id": "uploads"}
 # Every click inside a component; no endpoint, since the functions of `Api` do the same without a page.
 PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
+# Of clicks while an answer is pending, which Gradio drops by default: each counts, or the last one does.
+EVERY = PRIVATE | {"trigger_mode": "multiple"}
+LATEST = PRIVATE | {"trigger_mode": "always_last"}
 NOBODY = "Nobody yet"
 WORDS, ANY_WORDS = "Words in the item", "such as coat, or leave empty"
 NOTHING_OWN = "Your items appear here, and can then be chosen, found and recommended."
-ASK_WHY = "Press “Why?” on a recommendation: the model rates it as this person would, and says why."
+WHERE_OWN_ARE = (
+    "Click one below to add it to the history. They also come first in the catalogue on the tabs Recommend and "
+    "Select, and Search finds them."
+)
+ASK_WHY = "Press “Why?” on a recommendation: the model says what this person would say of it."
 
 
 def _in_turn(action: Callable[..., Any]) -> Callable[..., Any]:
@@ -49,6 +58,8 @@ class Page:
 
     def __init__(self, shop: Shop, people: Mapping[str, Sequence[str]], name: str) -> None:
         self.shop, self.name, self.api = shop, name, Api(shop)
+        self._folder = TemporaryDirectory(prefix="unimp-sample-")
+        self.sample_files = write_sample(self._folder.name, shop)
         self.people = {who: [entry for entry in history if entry in shop.catalog] for who, history in people.items()}
 
     def build(self) -> gr.Blocks:
@@ -66,7 +77,7 @@ class Page:
                     self._search_tab()
                 with gr.Tab("Select", id="select"):
                     self._select_tab()
-                with gr.Tab("Your own catalogue", id="own"):
+                with gr.Tab("Your items", id="own"):
                     self._own_tab()
                 with gr.Tab("Imagine", id="imagine"):
                     self.imagine = ImagineTab(self)
@@ -82,9 +93,10 @@ class Page:
 
     def _head(self) -> str:
         count = f"{len(self.shop.catalog):,} items"
+        does = "explains and chooses" if self.shop.drawer is None else "explains, chooses and draws"
         return (
             "<h1>What would they like?</h1><p>One model looks at the pictures and words of what somebody chose, and "
-            "recommends, searches, rates, explains and chooses for them. Everything below runs live.</p>"
+            f"recommends, searches, {does} for them. Everything below runs live.</p>"
             f"<small>{cards.escape(self.name)} · {count}</small>"
         )
 
@@ -96,7 +108,7 @@ class Page:
                     [NOBODY, *self.people], value=NOBODY, label="Begin with a person", visible=bool(self.people)
                 )
                 self.clear = gr.Button("Clear history", scale=0, min_width=140)
-            self.strip = gr.HTML(cards.strip(self.shop, []), elem_id="strip", js_on_load=CLICKS)
+            self.strip = gr.HTML(cards.strip(Visitor(self.shop)), elem_id="strip", js_on_load=CLICKS)
             with gr.Row(elem_classes="u-checks"):
                 self.hide = gr.Checkbox(label="Hide all pictures from the model")
                 self.heat = gr.Checkbox(label="Show which pictures it looked at")
@@ -134,8 +146,8 @@ class Page:
 
     def _select_tab(self) -> None:
         with gr.Row(equal_height=True, elem_classes="u-line"):
-            gr.HTML(cards.heading("Which of the three?", "Draw three, or click items below."))
-            self.draw = gr.Button("Draw three", scale=0, min_width=140)
+            gr.HTML(cards.heading("Which of the three?", "Have three picked, or click items below."))
+            self.pick = gr.Button("Pick three", scale=0, min_width=140)
             self.choose = gr.Button("Which one, and why?", variant="primary", scale=0, min_width=210)
         self.candidates = gr.HTML(cards.candidates(self.shop, []), elem_id="candidates", js_on_load=CLICKS)
         self.select_why = gr.HTML(elem_id="select-why")
@@ -146,10 +158,10 @@ class Page:
     def _own_tab(self) -> None:
         gr.HTML(
             cards.heading(
-                "Your items join the catalogue, without any training",
-                "A .csv with a line an item (item_id, title, image and whatever else there is to say) and "
-                f"its pictures, pictures alone, or a .zip of these; at most {MAX_ITEMS} items. Only you "
-                "see them, and they are forgotten when you leave.",
+                "Add items of your own",
+                "Pictures, a .csv table (“Take a sample” shows how it looks), both, or a .zip of them. They can be "
+                f"recommended at once. At most {MAX_ITEMS} items; only you see them, and they are forgotten when you "
+                "leave.",
             )
         )
         self.files = gr.File(
@@ -160,10 +172,11 @@ class Page:
             elem_id="files",
         )
         with gr.Row():
-            self.join = gr.Button("Add to my copy of the catalogue", variant="primary")
+            self.sample = gr.Button("Take a sample")
+            self.join = gr.Button("Add these to the catalogue", variant="primary")
             self.forget = gr.Button("Forget my items")
         self.own_report = gr.HTML(elem_id="own-report")
-        self.own_only = gr.Checkbox(label="Recommend from my items only", interactive=False)
+        self.own_only = gr.Checkbox(label="On the tab Recommend, recommend my items only", interactive=False)
         empty = cards.notice(NOTHING_OWN, title="Nothing of yours yet")
         self.own_grid = gr.HTML(empty, elem_id="own-grid", js_on_load=CLICKS)
 
@@ -173,19 +186,16 @@ class Page:
         person = [self.state, self.strip, self.results]
         shown = [self.state, self.top_k]
         blocks.load(self.draw_all, shown, person, **PRIVATE)
-        self.imagine.connect(person)
+        self.imagine.connect()
+        shelves = [self.strip, self.results, self.grid, self.anyone, self.person_found, self.own_grid]
+        clicks = [shelf.click for shelf in [*shelves, *self.imagine.shelves]]
         own = [*person, self.own_report, self.own_grid, self.own_only, self.grid, self.select_grid]
         # What follows a click is drawn at once; the heat, which takes a request a picture, comes after it.
         for event in (
-            self.who.input(self.choose_person, [*shown, self.who], person, **PRIVATE),
-            self.clear.click(self.clear_history, shown, [*person, self.who], **PRIVATE),
-            self.hide.input(self.hide_pictures, [*shown, self.hide], person, **PRIVATE),
-            self.strip.click(self.click, shown, [*person, self.why], **PRIVATE),
-            self.results.click(self.click, shown, [*person, self.why], **PRIVATE),
-            self.grid.click(self.click, shown, [*person, self.why], **PRIVATE),
-            self.anyone.click(self.click, shown, [*person, self.why], **PRIVATE),
-            self.person_found.click(self.click, shown, [*person, self.why], **PRIVATE),
-            self.own_grid.click(self.click, shown, [*person, self.why], **PRIVATE),
+            self.who.input(self.choose_person, [*shown, self.who], [*person, self.why], **PRIVATE),
+            self.clear.click(self.clear_history, shown, [*person, self.why, self.who], **PRIVATE),
+            self.hide.input(self.hide_pictures, [*shown, self.hide], [*person, self.why], **PRIVATE),
+            gr.on(clicks, self.click, shown, [*person, self.why], **EVERY),
             self.picture.upload(
                 self.add_unknown, [*shown, self.picture, self.own_title], [*person, self.added], **PRIVATE
             ),
@@ -205,10 +215,10 @@ class Page:
             self.top_k.release(self.draw_all, shown, person, **PRIVATE),
             self.heat.input(lambda: None, **PRIVATE),
         ):
-            event.then(self.look, [self.state, self.heat], [self.strip], **PRIVATE)
-        latest = PRIVATE | {"trigger_mode": "always_last"}
-        self.words.change(self.find_to_add, [self.state, self.words], self.grid, **latest)
-        self.select_words.change(self.find_candidates, [self.state, self.select_words], self.select_grid, **latest)
+            event.then(self.look, [self.state, self.heat], [self.strip], **LATEST)
+        self.sample.click(lambda: self.sample_files, None, self.files, **PRIVATE)
+        self.words.change(self.find_to_add, [self.state, self.words], self.grid, **LATEST)
+        self.select_words.change(self.find_candidates, [self.state, self.select_words], self.select_grid, **LATEST)
         found = [self.state, self.anyone, self.person_found]
         gr.on(
             [self.find.click, self.query.submit],
@@ -220,10 +230,9 @@ class Page:
         )
         chosen = [self.state, self.candidates, self.select_grid, self.select_why]
         with_words = [self.state, self.select_words]
-        self.draw.click(self.draw_three, with_words, chosen, **PRIVATE)
+        self.pick.click(self.pick_three, with_words, chosen, **PRIVATE)
         self.choose.click(self.select_one, self.state, [self.state, self.candidates, self.select_why], **PRIVATE)
-        for part in (self.candidates, self.select_grid):
-            part.click(self.click_candidate, with_words, chosen, **PRIVATE)
+        gr.on([self.candidates.click, self.select_grid.click], self.click_candidate, with_words, chosen, **EVERY)
 
     def _endpoints(self) -> None:
         """The API, which is also the MCP server's tools. Files come through components, which check where they are."""
@@ -252,26 +261,27 @@ class Page:
     @_in_turn
     def draw_all(self, visitor: Visitor, top_k: float) -> tuple[Visitor, str, str]:
         """History and recommendations, as they are now."""
-        results = cards.answers(visitor.shop, visitor.recommend(int(top_k)))
-        return visitor, cards.strip(visitor.shop, visitor.history), results
+        before = visitor.ranks_with_pictures() if visitor.hide_pictures else None
+        results = cards.answers(visitor.shop, visitor.recommend(int(top_k)), before)
+        return visitor, cards.strip(visitor), results
 
     @_in_turn
-    def choose_person(self, visitor: Visitor, top_k: float, who: str) -> tuple[Visitor, str, str]:
+    def choose_person(self, visitor: Visitor, top_k: float, who: str) -> tuple[Any, ...]:
         """Begin with somebody's history."""
         visitor.set_history(self.people.get(who, []))
-        return self.draw_all(visitor, top_k)
+        return *self.draw_all(visitor, top_k), cards.notice(ASK_WHY)
 
     @_in_turn
     def clear_history(self, visitor: Visitor, top_k: float) -> tuple[Any, ...]:
         """Begin with nobody."""
         visitor.set_history([])
-        return *self.draw_all(visitor, top_k), NOBODY
+        return *self.draw_all(visitor, top_k), cards.notice(ASK_WHY), NOBODY
 
     @_in_turn
-    def hide_pictures(self, visitor: Visitor, top_k: float, hide: bool) -> tuple[Visitor, str, str]:
+    def hide_pictures(self, visitor: Visitor, top_k: float, hide: bool) -> tuple[Any, ...]:
         """Hide pictures from the model, or show them again."""
         visitor.set_hide_pictures(hide)
-        return self.draw_all(visitor, top_k)
+        return *self.draw_all(visitor, top_k), cards.notice(ASK_WHY)
 
     @_in_turn
     def click(self, visitor: Visitor, top_k: float, event: gr.EventData) -> tuple[Any, ...]:
@@ -306,15 +316,12 @@ class Page:
     @_in_turn
     def look(self, visitor: Visitor, heat: bool) -> Any:
         """What each picture of the history contributed."""
-        if not heat:
-            return cards.strip(visitor.shop, visitor.history)
-        if visitor.hide_pictures or not visitor.history:
-            return cards.strip(visitor.shop, visitor.history, {} if visitor.history else None)
+        if not heat or visitor.hide_pictures or not visitor.history:
+            return cards.strip(visitor)
         try:
-            best, falls = visitor.shop.looked_at(visitor.history, visitor.own_only)
+            return cards.strip(visitor, *visitor.shop.looked_at(visitor.history, visitor.own_only))
         except ValueError:  # nothing is left to recommend, as is said there
-            return cards.strip(visitor.shop, visitor.history)
-        return cards.strip(visitor.shop, visitor.history, falls, best)
+            return cards.strip(visitor)
 
     @_in_turn
     def find_to_add(self, visitor: Visitor, words: str) -> str:
@@ -347,9 +354,9 @@ class Page:
         return visitor, left, cards.ranking(visitor.shop, "For this person", person, before)
 
     @_in_turn
-    def draw_three(self, visitor: Visitor, words: str) -> tuple[Any, ...]:
+    def pick_three(self, visitor: Visitor, words: str) -> tuple[Any, ...]:
         """Three candidates."""
-        visitor.draw_candidates()
+        visitor.pick_candidates()
         return self._draw_candidates(visitor, words)
 
     @_in_turn
@@ -369,7 +376,8 @@ class Page:
     def select_one(self, visitor: Visitor) -> tuple[Any, ...]:
         """Which one, and why."""
         if len(visitor.candidates) < 2:
-            return visitor, gr.skip(), cards.notice("Draw three, or click at least two items.", "bad", "Too few")
+            few = "Press “Pick three”, or click at least two items."
+            return visitor, gr.skip(), cards.notice(few, "bad", "Too few")
         answer = select(visitor.answering, visitor.shown_history(), visitor.candidates)
         shown = cards.candidates(visitor.shop, visitor.candidates, answer["chosen"], answer["ratings"])
         first = answer["chosen"][0]
@@ -387,7 +395,7 @@ class Page:
             return visitor, *[gr.skip()] * 2, told, *[gr.skip()] * 4
         number = len(visitor.shop.own_ids)
         title = f"{number} item{'' if number == 1 else 's'} joined the catalogue"
-        return self._draw_shop(visitor, top_k, cards.report(title, upload.notes or ["All of it was used."]))
+        return self._draw_shop(visitor, top_k, cards.report(title, [WHERE_OWN_ARE, *upload.notes]))
 
     @_in_turn
     def forget_items(self, visitor: Visitor, top_k: float) -> tuple[Any, ...]:

@@ -178,14 +178,14 @@ class Shop:
             self.drawer.progress_bar = steps
             return self.drawer(**request, generator=torch.Generator(self.model.device).manual_seed(seed))
 
-    def looked_at(self, history: Sequence[Entry], own_only: bool = False) -> tuple[str, dict[int, float]]:
+    def looked_at(self, history: Sequence[Entry], own_only: bool = False) -> tuple[dict[str, Any], dict[int, float]]:
         """
         What the pictures of a history contribute to the first recommendation: how far its log-probability falls when
         one picture is hidden from the model, here and in the row that the item is known by.
 
         Returns:
-            The recommendation's id, and of each of the `NUM_LOOKED_AT` most recent entries with a picture, by its
-            place, the fall; negative where the picture speaks against the recommendation.
+            The recommendation (`item_id`, `score`), and of each of the `NUM_LOOKED_AT` most recent entries with a
+            picture, by its place, the fall; negative where the picture speaks against the recommendation.
         """
         history = list(history)
         if not history:
@@ -202,7 +202,7 @@ class Shop:
                 "recommend", {"history": hidden}, top_k=1, candidates=[best[ITEM_ID]], exclude_seen=False
             )
             falls[place] = best["score"] - answer[0]["score"]
-        return best[ITEM_ID], falls
+        return best, falls
 
     def _has_picture(self, entry: Entry) -> bool:
         if isinstance(entry, Mapping):

@@ -58,11 +58,7 @@ def add(page, item_id):
 
 
 def open_tab(page, name):
-    tab = page.get_by_role("tab", name=name)
-    if not tab.count():  # on a phone, those that do not fit are in a menu
-        page.get_by_label("More tabs").click()
-        tab = page.locator(".overflow-dropdown button", has_text=name)
-    tab.click()
+    page.get_by_role("tab", name=name).click()
 
 
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
@@ -97,6 +93,32 @@ def test_a_person_heat_and_hidden_pictures(visit):
     page.get_by_label("Hide all pictures from the model").check()
     page.wait_for_function("shown => document.querySelector('#results').innerText !== shown", arg=shown)
     page.wait_for_selector("#strip .u-heat", state="detached")
+    page.get_by_text("Pictures are hidden from the model").wait_for()  # and not that there is none to look at
+    assert page.locator("#results .u-moved").count() == page.locator("#results li").count()
+
+
+def test_every_click_arrives_however_fast(visit):
+    page = visit()
+    ids = ["hat", "coat", "socks", "belt", "shirt"]
+    page.evaluate(
+        "ids => ids.forEach(id => document.querySelector(`#grid [data-id='${id}']`).click())", ids
+    )  # all of them before any is answered
+    page.wait_for_selector("#strip li:nth-child(5)")
+    page.wait_for_function("document.querySelectorAll('#results li').length === 3")  # what is left of the eight
+    page.evaluate("[0, 2].forEach(place => document.querySelectorAll('#strip [data-action]')[place].click())")
+    page.wait_for_selector("#strip li:nth-child(4)", state="detached")
+    assert cards(page, "#strip") == ["1", "3", "4"]  # those that were clicked are gone
+    page.locator("#grid [data-id=hat]").dblclick()
+    page.wait_for_selector("#strip li:nth-child(4)")
+    page.locator("#grid [data-id=coat]").click()
+    page.wait_for_selector("#strip li:nth-child(5)")
+    assert cards(page, "#strip") == ["1", "3", "4", "5", "6"]  # a double click is one
+
+
+def test_on_a_phone_all_tabs_are_there(visit):
+    tabs = visit(PHONE).get_by_role("tab")
+    assert tabs.all_inner_texts() == ["Recommend", "Search", "Select", "Your items", "Imagine"]
+    assert all(tab.is_visible() for tab in tabs.all())
 
 
 def test_the_keyboard_is_enough(visit):
@@ -147,7 +169,7 @@ def test_select(visit):
     open_tab(page, "Select")
     page.get_by_role("button", name="Which one, and why?").click()
     page.get_by_text("Too few").wait_for()
-    page.get_by_role("button", name="Draw three").click()
+    page.get_by_role("button", name="Pick three").click()
     page.wait_for_selector("#candidates li:nth-child(3)")
     page.locator("#candidates button").first.click()
     page.wait_for_selector("#candidates li:nth-child(3)", state="detached")
@@ -159,7 +181,7 @@ def test_select(visit):
 def send(page, *paths):
     page.locator("input[type=file][multiple]").set_input_files(list(paths))
     page.wait_for_function("document.querySelectorAll('.file-preview tr, .file-preview-holder tr').length > 0")
-    page.get_by_role("button", name="Add to my copy").click()
+    page.get_by_role("button", name="Add these").click()
 
 
 def test_own_items_and_two_visitors(visit, tmp_path):
@@ -168,11 +190,11 @@ def test_own_items_and_two_visitors(visit, tmp_path):
     picture = write(tmp_path / "green.png", png())
     page, stranger = visit(), visit()
     add(stranger, "coat")
-    open_tab(page, "Your own catalogue")
+    open_tab(page, "Your items")
     send(page, table, picture)
     page.wait_for_selector("#own-grid li:nth-child(2)")
     assert page.locator("#own-grid .u-title").first.inner_text() == evil
-    page.get_by_label("Recommend from my items only").check()
+    page.get_by_label("recommend my items only").check()
     open_tab(page, "Recommend")
     page.wait_for_function("document.querySelectorAll('#results li').length === 2")
     assert set(cards(page, "#results")) == {"yours-1", "yours-2"}
@@ -184,10 +206,21 @@ def test_own_items_and_two_visitors(visit, tmp_path):
     stranger.get_by_label("Words in the item").first.fill("plain")
     stranger.get_by_text("Nothing found").wait_for()
     assert not any(item_id.startswith("yours") for item_id in cards(stranger, "#results"))
-    open_tab(page, "Your own catalogue")
+    open_tab(page, "Your items")
     page.get_by_role("button", name="Forget my items").click()
     page.get_by_text("Forgotten", exact=True).wait_for()
     page.locator("#strip .u-notice").wait_for()
+
+
+def test_a_sample_to_begin_with(visit):
+    page = visit()
+    open_tab(page, "Your items")
+    page.get_by_role("button", name="Take a sample").click()
+    page.get_by_text("sample-3").first.wait_for()
+    page.get_by_role("button", name="Add these").click()
+    page.get_by_text("3 items joined the catalogue").wait_for()
+    page.get_by_text("on the tabs Recommend and Select").wait_for()
+    assert all(title.startswith("My ") for title in page.locator("#own-grid .u-title").all_inner_texts())
 
 
 def test_a_picture_of_something_unknown_and_a_bomb(visit, tmp_path):
@@ -205,8 +238,8 @@ def test_a_picture_of_something_unknown_and_a_bomb(visit, tmp_path):
 
 def test_a_bad_upload_is_told(visit, tmp_path):
     page = visit()
-    open_tab(page, "Your own catalogue")
-    page.get_by_role("button", name="Add to my copy").click()
+    open_tab(page, "Your items")
+    page.get_by_role("button", name="Add these").click()
     page.get_by_text("Nothing was added").wait_for()
     send(page, write(tmp_path / "bad.zip", b"no archive"))
     page.get_by_text("The .zip file is damaged").wait_for()
@@ -216,7 +249,7 @@ def test_a_bad_upload_is_told(visit, tmp_path):
 def test_a_model_that_cannot_draw_says_how_it_could(visit):
     page = visit()
     open_tab(page, "Imagine")
-    page.get_by_text("Not with this model").wait_for()
+    page.get_by_text("This model cannot draw").wait_for()
 
 
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])

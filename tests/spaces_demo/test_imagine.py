@@ -4,7 +4,6 @@ import pytest
 from gradio_client import Client
 
 from unimp import UniMPImagePipeline
-from unimp.spaces_demo import cards
 from unimp.spaces_demo.page import Page
 from unimp.spaces_demo.server import make_page, serve
 from unimp.spaces_demo.shop import Shop
@@ -58,16 +57,30 @@ class Progress:
 def test_the_tab_draws_and_another_alpha_chooses_anew(drawing_shop):
     page = Page(drawing_shop, {}, "tiny")
     page.build()
+    assert "draws for them" in page._head()
     visitor = page.visitor(None)
     visitor.set_history(["hat", "socks"])
     _, drawn = page.imagine.imagine(visitor, "warm <b>hat</b>", 0.0, progress=Progress())
     assert "data:image/webp" in drawn
     assert "<b>" not in drawn
-    scores = [visitor.imagined.scores(alpha) for alpha in (0.0, 1.0)]
-    assert page.imagine.choose(visitor, 1.0) != drawn
-    assert cards.imagined(drawing_shop, visitor.imagined, 1.0).index(f"score {max(scores[1]):.2f}") > 0
-    _, told = page.imagine.imagine(page.visitor(None), "", 0.5, progress=Progress())
-    assert "That could not be drawn" in told
+    for alpha, why in ((0.0, "what fits the request"), (1.0, "what they chose")):
+        scores = visitor.imagined.scores(alpha)
+        told = f"Picture {1 + scores.index(max(scores))} is best: it is most like {why}."
+        assert told in page.imagine.choose(visitor, alpha)
+    assert page.imagine.choose(visitor, 0.0) == drawn
+
+
+def test_what_is_missing_is_told_in_a_visitors_words(drawing_shop):
+    page = Page(drawing_shop, {}, "tiny")
+    page.build()
+    _, told = page.imagine.imagine(page.visitor(None), " ", 0.5, progress=Progress())
+    assert "Choose a person above, or write what you would like to see" in told
+    _, told = page.imagine.imagine(page.visitor(None), "warm hat", 1.0, progress=Progress())
+    assert "most like what fits the request. Nobody is chosen above" in told
+    visitor = page.visitor(None)
+    visitor.set_history(["hat", "socks"])
+    _, told = page.imagine.imagine(visitor, "", 0.5, progress=Progress())
+    assert "most like what fits them and what they chose." in told
 
 
 def test_it_is_an_endpoint(drawing_folder):

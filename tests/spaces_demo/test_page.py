@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import gradio as gr
 import pytest
 
+from unimp.spaces_demo import cards
 from unimp.spaces_demo.page import NOBODY, Page
 
 TOP_K = 50
@@ -59,14 +60,15 @@ def test_a_click_that_says_nothing_changes_nothing(page):
 
 
 def test_people_have_the_items_that_are_there(page):
-    visitor, strip, _ = page.choose_person(None, 8, "Ben")
+    visitor, strip, *_ = page.choose_person(None, 8, "Ben")
     assert visitor.history == ["coat"]
     assert "Grey coat" in strip
     assert page.choose_person(visitor, 8, NOBODY)[0].history == []
 
 
-def test_a_name_is_escaped(page):
+def test_a_name_is_escaped_and_what_it_does_is_told(page):
     assert "tiny &lt;model&gt;" in page._head()
+    assert "draws" not in page._head()  # this model has nothing to draw with
 
 
 def test_visitors_share_nothing(page):
@@ -82,7 +84,7 @@ def test_a_history_of_everything_there_is(page, shop):
     visitor.set_history(shop.find())
     assert "nothing left to recommend" in page.draw_all(visitor, 8)[2]
     assert "u-heat" not in page.look(visitor, True)
-    page.draw_three(visitor, "")
+    page.pick_three(visitor, "")
     assert len(set(visitor.candidates)) == 3
     with pytest.raises(gr.Error, match="nothing is left"):
         page.api.what_it_looked_at(shop.find())
@@ -94,6 +96,36 @@ def test_the_heat_is_of_what_is_recommended_of_their_own_items(page, shop):
     visitor.set_history(["hat"])
     page.recommend_own(visitor, 8, True)
     assert "<b>A scarf of mine</b>" in page.look(visitor, True)
+
+
+def test_the_heat_says_how_likely_the_first_is_without_each_picture(page, shop):
+    visitor = page.visitor(None)
+    visitor.set_history(["shirt", "hat", "socks"])
+    best, falls = shop.looked_at(visitor.history)
+    shown = page.look(visitor, True)
+    assert f"{cards.percent(best['score'])} likely" in shown
+    assert all(f"<span>{cards.percent(best['score'] - fall)}</span>" in shown for fall in falls.values())
+
+
+@pytest.mark.parametrize(
+    ("words", "is_shown"),
+    [
+        ("I never have never have.", False),
+        ("Black is my colour and black is my colour.", False),
+        ("Black is my colour and black suits me.", True),
+        ("I am fond of hats and I am fond of stripes.", True),
+        ("A very, very good hat.", True),
+    ],
+)
+def test_words_that_repeat_themselves_are_left_out(shop, words, is_shown):
+    shown = cards.why(shop, "hat", {"rating": 4.0, "explanation": words})
+    assert (words in shown) == is_shown
+    assert ("repeat themselves" in shown) != is_shown
+
+
+def test_ratings_that_are_all_the_same_are_left_out(shop):
+    assert "4.0 of 5" not in cards.candidates(shop, ["hat", "coat"], ["hat"], {"hat": 4.01, "coat": 3.99})
+    assert "4.0 of 5" in cards.candidates(shop, ["hat", "coat"], ["hat"], {"hat": 4.01, "coat": 3.0})
 
 
 def test_reading_what_is_sent_leaves_room_for_everybody_else(page):

@@ -24,6 +24,8 @@ def test_a_live_session_answers_as_the_pipeline(shop):
     live = {answer["item_id"]: answer["score"] for answer in visitor.recommend(50)}
     assert live == pytest.approx(scores(shop), abs=1e-4)
     visitor.remove(1)
+    visitor.remove(1)  # that one is gone already
+    assert visitor.history == ["shirt", "socks"]
     live = {answer["item_id"]: answer["score"] for answer in visitor.recommend(50)}
     assert live == pytest.approx(scores(shop, ["shirt", "socks"]), abs=1e-4)
 
@@ -37,6 +39,16 @@ def test_hidden_pictures_change_answers_and_leave_the_shop_as_it_is(shop):
     assert any(abs(hidden[item_id] - before[item_id]) > 1e-3 for item_id in before)
     assert scores(shop) == before
     assert not any(shop.blind.catalog.has_image(position) for position in range(len(shop.catalog)))
+
+
+def test_the_places_with_pictures_are_known_while_they_are_hidden(shop):
+    visitor = Visitor(shop)
+    visitor.set_history(HISTORY)
+    expected = [answer["item_id"] for answer in visitor.recommend(50)]
+    visitor.set_hide_pictures(True)
+    ranks = visitor.ranks_with_pictures()
+    assert sorted(ranks, key=ranks.get) == expected
+    assert sorted(ranks.values()) == list(range(1, len(expected) + 1))
 
 
 def test_a_hidden_picture_of_an_unknown_item_is_not_seen(shop):
@@ -60,8 +72,8 @@ def test_what_it_looked_at_is_the_fall_when_a_picture_is_gone(shop):
     from transformers import pipeline
 
     recommend = pipeline("unimp-recommend", model=model, processor=processor)
-    answer = recommend({"history": HISTORY}, candidates=[best])
-    assert scores(shop)[best] - answer[0]["score"] == pytest.approx(falls[place], abs=1e-4)
+    answer = recommend({"history": HISTORY}, candidates=[best["item_id"]])
+    assert best["score"] - answer[0]["score"] == pytest.approx(falls[place], abs=1e-4)
 
 
 def test_own_items_join_a_copy_that_shares_the_weights(shop):
@@ -107,7 +119,7 @@ def test_the_history_has_an_end(shop):
 
 def test_candidates_are_three_and_the_oldest_leaves(shop):
     visitor = Visitor(shop)
-    visitor.draw_candidates()
+    visitor.pick_candidates()
     assert len(set(visitor.candidates)) == 3
     visitor.candidates = ["shirt", "hat", "coat"]
     visitor.toggle_candidate("belt")

@@ -10,6 +10,7 @@ from PIL import Image
 
 from unimp import Catalog
 from unimp.spaces_demo import cards, uploads
+from unimp.spaces_demo.sample import write_sample
 from unimp.spaces_demo.uploads import clean_text, read_item, read_picture, read_upload
 
 CATALOG = Catalog.from_items([{"item_id": "yours-1", "title": "Hat", "price": 2.5, "size": 3}])
@@ -69,6 +70,23 @@ def test_a_table_with_semicolons_as_spreadsheets_write_it(tmp_path):
     assert [item["title"] for item in upload.items] == ["Coat, long", "Hat"]
     upload = read_upload([write(tmp_path / "b.csv", "title,note\nCoat;long,x\n")], CATALOG)
     assert upload.items[0]["title"] == "Coat;long"
+
+
+def test_the_sample_is_read_whole(tmp_path, shop):
+    paths = write_sample(tmp_path, shop)
+    upload = read_upload(paths, shop.catalog)
+    assert upload.notes == []
+    assert [item["item_id"] for item in upload.items] == ["yours-sample-1", "yours-sample-2", "yours-sample-3"]
+    assert ["image" in item for item in upload.items] == [True] * (len(paths) - 1) + [False] * (4 - len(paths))
+    first = shop.title(next(item_id for item_id in shop.find() if shop.thumbnail(item_id)))
+    assert upload.items[0]["title"] == f"My {first}"
+    pixels = [Image.open(paths[1]).getpixel((0, 0)), read_pixel(shop, first)]
+    assert pixels[0] == (pixels[1][2], pixels[1][0], pixels[1][1])  # in other colours
+
+
+def read_pixel(shop, title):
+    item_id = next(item_id for item_id in shop.find() if shop.title(item_id) == title)
+    return shop.catalog.image(shop.catalog.position(item_id)).getpixel((0, 0))
 
 
 def test_pictures_alone_and_in_an_archive(tmp_path):
