@@ -11,7 +11,7 @@ from torch import nn
 
 from unimp.processing import Columns
 from unimp.processing.demo_store import COLOURS, GARMENTS, PATTERNS, build_demo_store, demo_item_traits
-from unimp.training.imagine_data import to_pixels
+from unimp.processing.imagine_unimp import to_pixels
 
 logger = logging.getLogger(__name__)
 

@@ -95,7 +95,7 @@ def run(options: argparse.Namespace, **settings: Any) -> dict[str, Any]:
     pairs = ImaginePairs(split.train, processor.catalog)
     image_prompt = open_image_prompt(options.work / "image_prompt", model, processor, pairs, **settings)
     ours = UniMPImagePipeline.from_pretrained(Path(options.model, IMAGINE_FOLDER), model=model, processor=processor)
-    drawing = {name: getattr(options, name) for name in ("alpha", "guidance_scale", "num_inference_steps")}
+    drawing = {name: getattr(options, name) for name in ("alpha", "guidance_scale", "num_inference_steps", "strength")}
     artists = Artists(ours, image_prompt, **drawing)
     classifier = load_or_train(options.work)
     pictures = {row[Columns.ITEM_ID]: row[Columns.IMAGE] for row in items if row[Columns.IMAGE] is not None}
@@ -131,6 +131,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--alpha", type=float, default=0.5)
     parser.add_argument("--guidance_scale", type=float, default=1.5)
     parser.add_argument("--num_inference_steps", type=int, default=12)
+    parser.add_argument("--strength", type=float, default=0.85)
     parser.add_argument("--num_items", type=int, default=600, help="Of the store that the model was trained on.")
     parser.add_argument("--num_users", type=int, default=1000)
     parser.add_argument("--output", type=Path, default=RESULTS)

@@ -17,15 +17,15 @@ from torch import nn
 from unimp.modeling_unimp.preference_unimp import KINDS
 from unimp.processing import Columns
 from unimp.processing.image_pipeline_unimp import UniMPImagePipeline
-from unimp.processing.imagine_unimp import UniMPImageOutput
-from unimp.training.imagine_data import to_pixels
+from unimp.processing.imagine_unimp import UniMPImageOutput, to_pixels
 from unimp.training.metrics import bootstrap_interval, paired_ratio_interval
 
 logger = logging.getLogger(__name__)
 
 BASE, KEYWORDS, SOFT, FULL = "request only", "keywords only", "soft embeddings only", "keywords + soft"
 PROMPT, NEAREST, CHOSEN = "image prompt", "copy the nearest item", "keywords + soft, chosen of 4"
-SYSTEMS = (BASE, KEYWORDS, SOFT, PROMPT, FULL, CHOSEN, NEAREST)
+FOUND = "what was found for them only"
+SYSTEMS = (BASE, FOUND, KEYWORDS, SOFT, PROMPT, FULL, CHOSEN, NEAREST)
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 # The weighting of all systems but the chosen one: request and taste together.
 TOGETHER = 0.5
@@ -151,12 +151,13 @@ class Judge:
 
 class Artists:
     """
-    All systems. They draw from the same noise, with the same keywords of the request.
+    All systems. They draw from the same noise, with the same keywords of the request, and begin with the picture of
+    what was found for the person; the request alone with that of what it finds for anybody.
 
     Args:
         pipeline ([`UniMPImagePipeline`]): ours.
         image_prompt ([`ImagePromptPipeline`]): the baseline, trained equally.
-        options: further arguments of every call, such as `num_inference_steps` and `guidance_scale`.
+        options: further arguments of every call: `num_inference_steps`, `guidance_scale`, `strength`.
     """
 
     def __init__(self, pipeline: UniMPImagePipeline, image_prompt: UniMPImagePipeline, **options: Any) -> None:
@@ -172,27 +173,37 @@ class Artists:
         by_weighting = {candidate.weighting: candidate.image for candidate in full.candidates}
         pictures = {BASE: by_weighting[0.0], FULL: by_weighting[TOGETHER], CHOSEN: full.image}
         likes, asked = full.preference_keywords, full.target_keywords
-        pictures[KEYWORDS], pictures[SOFT] = self._parts(asked, likes, history, seed)
+        found = [self.pipeline.picture_of(row[Columns.ITEM_ID]) for row in full.retrieved]
+        start = next(filter(None, found), None)
+        pictures[FOUND], pictures[KEYWORDS], pictures[SOFT] = self._parts(asked, likes, history, start, seed)
         prompt = self.image_prompt.four_conditions(asked, [], history)
-        pictures[PROMPT] = self._generate(self.image_prompt, prompt, [TOGETHER], seed)[0]
-        nearest = self.pipeline.picture_of(full.retrieved[0][Columns.ITEM_ID])
-        return pictures if nearest is None else pictures | {NEAREST: nearest}, full
+        pictures[PROMPT] = self._generate(self.image_prompt, prompt, [TOGETHER], start, seed)[0]
+        return pictures if found[0] is None else pictures | {NEAREST: found[0]}, full
 
-    def _parts(self, asked: list[str], likes: list[str], history: Sequence[Any], seed: int) -> list[Image.Image]:
-        """The request with the keywords of taste, and the request with the soft embeddings; drawn at once."""
+    def _parts(
+        self, asked: list[str], likes: list[str], history: Sequence[Any], start: Image.Image | None, seed: int
+    ) -> list[Image.Image]:
+        """The request alone, with the keywords of taste, and with the soft embeddings; drawn at once."""
         both = [self.pipeline.four_conditions(asked, *part) for part in ((likes, []), ([], history))]
         length = max(states.shape[1] for states, _ in both)
         states = torch.cat([nn.functional.pad(states, (0, 0, 0, length - states.shape[1])) for states, _ in both])
         mask = torch.cat([nn.functional.pad(mask, (0, length - mask.shape[1])) for _, mask in both])
-        # Of each, what is conditioned on both; where `generate` looks for the request and the taste alone.
-        rows = [0, 2, 2, 4 + 2]
-        return self._generate(self.pipeline, (states[rows], mask[rows]), [0.0, 1.0], seed)
+        # Nothing and the request; of each of the two, what is conditioned on both it and the request, where `generate`
+        # looks for both and for the taste.
+        rows = [0, 1, 2, 4 + 2]
+        return self._generate(self.pipeline, (states[rows], mask[rows]), [0.0, TOGETHER, 1.0], start, seed)
 
     def _generate(
-        self, pipeline: UniMPImagePipeline, conditions: tuple, weightings: list[float], seed: int
+        self,
+        pipeline: UniMPImagePipeline,
+        conditions: tuple,
+        weightings: list[float],
+        start: Image.Image | None,
+        seed: int,
     ) -> list[Image.Image]:
         guidance, steps = self.options["guidance_scale"], self.options["num_inference_steps"]
-        return pipeline.generate(*conditions, weightings, guidance, steps, torch.Generator().manual_seed(seed))
+        generator, starts = torch.Generator().manual_seed(seed), [start] * len(weightings)
+        return pipeline.generate(*conditions, weightings, guidance, steps, generator, starts, self.options["strength"])
 
 
 class Journal:

@@ -9,7 +9,7 @@ chose, and their pictures compared as in `imagine.py`.
 what is retrieved for a request is what its words find among the first answers. The request is the words of the first
 of the ten events. There is no classifier of posters: what was asked is judged by likeness to the target alone.
 
-The default denoiser is for a GPU; `--channels 32 96 128 --layers 1 --batch_size 32` is the demo store's.
+The default denoiser is for a GPU; `--channels 64 96 96 --layers 1 --batch_size 16` is the demo store's.
 """
 
 import argparse
@@ -127,7 +127,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     ours, seconds = train(UniMPImagePipeline, model, processor, pairs, options)
     image_prompt, _ = train(ImagePromptPipeline, model, processor, pairs, options)
     drawing = {name: getattr(options, name) for name in ("guidance_scale", "num_inference_steps")} | {
-        "use_answer": False
+        "use_answer": False,
+        "strength": 1.0,  # a poster is nothing to begin another one with
     }
     device = "cuda" if torch.cuda.is_available() else "cpu"
     artists = Artists(ours.to(device), image_prompt.to(device), **drawing)

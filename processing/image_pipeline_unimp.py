@@ -14,7 +14,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixi
 from .catalog_unimp import flatten_value, is_missing, shown
 from .columns_unimp import Columns
 from .images_unimp import load_image
-from .imagine_unimp import Candidate, PictureSimilarity, Scorer, UniMPImageOutput, check_alpha, score_pictures
+from .imagine_unimp import (
+    Candidate,
+    PictureSimilarity,
+    Scorer,
+    UniMPImageOutput,
+    check_alpha,
+    score_pictures,
+    to_pixels,
+)
 from .keywords_unimp import (
     NUM_PREFERENCE_KEYWORDS,
     NUM_TARGET_KEYWORDS,
@@ -181,6 +189,7 @@ class UniMPImagePipeline(DiffusionPipeline):
         weightings: Sequence[float] | None = None,
         guidance_scale: float = 1.5,
         num_inference_steps: int = 20,
+        strength: float = 0.85,
         num_retrieved: int = 3,
         preference_keywords: Sequence[str] | None = None,
         target_keywords: Sequence[str] | None = None,
@@ -206,6 +215,9 @@ class UniMPImagePipeline(DiffusionPipeline):
             guidance_scale (`float`, defaults to 1.5): how strictly the denoiser follows what it is conditioned on; the
                 large ones want more, Stable Diffusion about 7.
             num_inference_steps (`int`, defaults to 20): steps of the scheduler.
+            strength (`float`, defaults to 0.85): how much of the picture of the item that fits best is noise where
+                drawing begins (UniMP conditions on what it retrieved; SDEdit, Meng et al., 2022), and so how many of
+                the steps are taken; 1 for noise alone.
             num_retrieved (`int`, defaults to 3): items that stand for what was asked.
             preference_keywords, target_keywords (`Sequence[str]`, *optional*): instead of those found; none if empty.
             use_answer (`bool`, defaults to `True`): let the model say in words what the person likes about the item
@@ -225,6 +237,8 @@ class UniMPImagePipeline(DiffusionPipeline):
         if not history and not query and target is None:
             raise ValueError("`history` and `query` are both missing: give a history, a request, or both.")
         alpha, weightings = check_alpha(alpha), _weightings(num_candidates, weightings, bool(history))
+        if not 0 < strength <= 1:
+            raise ValueError(f"`strength` must be above 0 and at most 1, got {shown(strength)}.")
         for name, value in (("num_inference_steps", num_inference_steps), ("num_retrieved", num_retrieved)):
             whole_number(name, value)
         for name, words in (("preference_keywords", preference_keywords), ("target_keywords", target_keywords)):
@@ -241,7 +255,10 @@ class UniMPImagePipeline(DiffusionPipeline):
             # The words of a request are what was asked; what was found for it may miss one of them.
             target_keywords = self.keywords_of_request(query, wanted if target is not None or query is None else [])
         states, mask = self.four_conditions(target_keywords, preference_keywords, history if use_soft else [])
-        pictures = self.generate(states, mask, weightings, guidance_scale, num_inference_steps, generator)
+        starts = self._starts(weightings, query if history else None, references[1], num_retrieved)
+        pictures = self.generate(
+            states, mask, weightings, guidance_scale, num_inference_steps, generator, starts, strength
+        )
         # What they like is a matter of colours and fabrics; what was asked, one of shapes too.
         scorers = [scorer or PictureSimilarity(self.model, self.processor, by_position=n == 1) for n in range(2)]
         scores = [
@@ -265,6 +282,19 @@ class UniMPImagePipeline(DiffusionPipeline):
         found = search({"history": history, "query": query}, top_k=SEARCH_DEPTH * num_items)
         known = [words.intersection(find_words(self._words_of_item(_as_mapping(row["item_id"])))) for row in found]
         return [found[n] for n in sorted(range(len(found)), key=lambda n: -len(known[n]))][:num_items]
+
+    def _starts(
+        self, weightings: Sequence[float], query: str | None, found: Sequence[Image.Image | None], num_items: int
+    ) -> list[Image.Image | None]:
+        """
+        Of each candidate the picture that drawing begins with: of what was `found` for the person, or, where nothing
+        of their taste is wanted, of what the request (`query`) finds for anybody.
+        """
+        own = anybodys = next(filter(None, found), None)
+        if query is not None and 0.0 in weightings:
+            answers = self.retrieve([], query, num_items)
+            anybodys = next(filter(None, map(self.picture_of, answers)), own)
+        return [own if weighting else anybodys for weighting in weightings]
 
     def ask(self, history: Sequence[Any], item: Any) -> str | None:
         """What the model says a person likes about an item; `None` where it says nothing, or that they do not."""
@@ -473,6 +503,8 @@ class UniMPImagePipeline(DiffusionPipeline):
         guidance_scale: float,
         num_inference_steps: int,
         generator: torch.Generator | None = None,
+        starts: Sequence[Image.Image | None] = (),
+        strength: float = 1.0,
     ) -> list[Image.Image]:
         """
         Denoise a picture a weighting.
@@ -481,6 +513,8 @@ class UniMPImagePipeline(DiffusionPipeline):
             states, mask: [`~UniMPImagePipeline.conditioning`] of nothing, the target, both, the preference: 4 rows.
             weightings, guidance_scale: see [`mixing`]. Where a weighting is met again, a new noise is begun.
             num_inference_steps, generator: see [`~UniMPImagePipeline.__call__`].
+            starts: a picture a weighting that drawing begins with; noise if there is none, or not for each.
+            strength: see [`~UniMPImagePipeline.__call__`].
         """
         unet, scheduler = self.unet, self.scheduler
         scheduler.set_timesteps(num_inference_steps, device=unet.device)
@@ -488,15 +522,31 @@ class UniMPImagePipeline(DiffusionPipeline):
         rows, conditions = factors.nonzero(as_tuple=True)
         shares = factors[rows, conditions][:, None, None, None].to(unet.dtype)
         states, mask = states.to(unet.dtype)[conditions], mask[conditions]
-        latents = self._noise(weightings, generator) * scheduler.init_noise_sigma
+        timesteps, latents = self._begin(self._noise(weightings, generator), starts, strength, num_inference_steps)
         takes_generator = "generator" in inspect.signature(scheduler.step).parameters
         extra = {"generator": generator} if takes_generator else {}
-        for timestep in self.progress_bar(scheduler.timesteps):
+        for timestep in self.progress_bar(timesteps):
             inputs = scheduler.scale_model_input(latents, timestep)[rows]
             predicted = unet(inputs, timestep, encoder_hidden_states=states, encoder_attention_mask=mask).sample
             mixed = torch.zeros_like(latents).index_add(0, rows, shares * predicted)
             latents = scheduler.step(mixed, timestep, latents, **extra).prev_sample
         return self.to_pictures(latents)
+
+    def _begin(
+        self, noise: torch.Tensor, starts: Sequence[Image.Image | None], strength: float, num_steps: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The time steps to take, and what the first of them is taken from."""
+        scheduler, skipped = self.scheduler, 0
+        if starts and all(starts):
+            skipped = min(num_steps - 1, num_steps - round(num_steps * strength))
+        timesteps = scheduler.timesteps[skipped * scheduler.order :]
+        if not skipped:
+            return timesteps, noise * scheduler.init_noise_sigma
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(skipped * scheduler.order)
+        pixels = torch.stack([to_pixels(picture, self.picture_size) for picture in starts]).to(noise.device)
+        latents = self.to_latents(pixels.float() / 127.5 - 1).to(noise)
+        return timesteps, scheduler.add_noise(latents, noise, timesteps[:1].expand(len(noise)))
 
     def _noise(self, weightings: Sequence[float], generator: torch.Generator | None) -> torch.Tensor:
         """Candidates of one turn differ in what they are made of alone: they start from the same noise."""

@@ -42,6 +42,7 @@ class UniMPImaginePipeline(UniMPPipeline):
         "weightings",
         "guidance_scale",
         "num_inference_steps",
+        "strength",
         "num_retrieved",
         "preference_keywords",
         "target_keywords",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import nn
@@ -16,6 +17,12 @@ Scorer = Callable[[Sequence[Image.Image], Sequence[Image.Image]], Sequence[float
 
 # A similarity of 0 has no logarithm.
 LEAST_SCORE = 1e-6
+
+
+def to_pixels(picture: Image.Image, size: tuple[int, int]) -> torch.Tensor:
+    """A picture as bytes, `[3, height, width]`, brought to `size` (height, width)."""
+    resized = picture.convert("RGB").resize(size[::-1], Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
 
 
 def check_alpha(alpha: Any) -> float:

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from PIL import Image
 from transformers.utils import logging
 
 from ..processing import Catalog, Columns
+from ..processing.imagine_unimp import to_pixels
 from .mixture import read_sequence
 
 
@@ -58,12 +58,6 @@ class ImaginePairs(torch.utils.data.Dataset):
         return list(
             dict.fromkeys(self.sequences[person][position][Columns.ITEM_ID] for person, position in self.pairs)
         )
-
-
-def to_pixels(picture: Image.Image, size: tuple[int, int]) -> torch.Tensor:
-    """A picture as bytes, `[3, height, width]`, brought to `size` (height, width)."""
-    resized = picture.convert("RGB").resize(size[::-1], Image.Resampling.LANCZOS)
-    return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
 
 
 def read_pictures(catalog: Catalog, item_ids: Sequence[str], size: tuple[int, int]) -> dict[str, torch.Tensor]:

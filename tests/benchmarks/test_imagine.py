@@ -14,6 +14,7 @@ from imagine_figures import (
     ALPHAS,
     BASE,
     CHOSEN,
+    FOUND,
     FULL,
     KEYWORDS,
     NEAREST,
@@ -184,7 +185,7 @@ def test_figures_of_a_picture(lpips):
 def person(base, full, nearest=None):
     """A row of a person: distance to the history, attributes right, and a dial."""
     names = ("LPIPS to history", "attributes right")
-    of_all = dict.fromkeys((BASE, KEYWORDS, SOFT, PROMPT, CHOSEN), base) | {FULL: full}
+    of_all = dict.fromkeys((BASE, FOUND, KEYWORDS, SOFT, PROMPT, CHOSEN), base) | {FULL: full}
     of_all |= {} if nearest is None else {NEAREST: nearest}
     figures = {system: dict(zip(names, values, strict=True)) for system, values in of_all.items()}
     return {"figures": figures, "dial": {"d_p": [0.1, 0.2], "d_t": [0.4, full[1]]}}
@@ -299,12 +300,13 @@ def test_in_miniature(trained, lpips_folder, tmp_path, monkeypatch, capsys):
 
 def test_parts_are_what_the_pipeline_draws_with_one_of_them(trained):
     pipe = UniMPImagePipeline.from_pretrained(trained / "imagine")
-    options = {"guidance_scale": 1.5, "num_inference_steps": 1}
+    options = {"guidance_scale": 1.5, "num_inference_steps": 2, "strength": 0.5}
     artists = Artists(pipe, pipe, **options)
     history = [{"item_id": item_id} for item_id in pipe.processor.catalog.item_ids[:3]]
     pictures, full = artists.draw(history, "red hat", seed=5)
     known = {"preference_keywords": full.preference_keywords, "target_keywords": full.target_keywords}
-    for name, change in ((KEYWORDS, {"use_soft": False}), (SOFT, {"preference_keywords": []})):
+    nothing = {"use_soft": False, "preference_keywords": []}
+    for name, change in ((FOUND, nothing), (KEYWORDS, {"use_soft": False}), (SOFT, {"preference_keywords": []})):
         way = options | known | change | {"weightings": [0.5], "num_candidates": 1}
         expected = pipe(history, "red hat", generator=torch.Generator().manual_seed(5), **way).image
         np.testing.assert_allclose(np.asarray(pictures[name], int), np.asarray(expected, int), atol=2)

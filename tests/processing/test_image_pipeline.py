@@ -25,6 +25,7 @@ from unimp import UniMPImagePipeline, UniMPPreference
 from unimp.processing import image_pipeline_unimp
 from unimp.processing.contact_sheet import SheetRow, contact_sheet, sheet_rows
 from unimp.processing.image_pipeline_unimp import mixing
+from unimp.processing.imagine_unimp import to_pixels
 from unimp.processing.pipelines_unimp import UniMPSearchPipeline
 
 from .conftest import byte_tokenizer, draw_picture, make_model, make_processor
@@ -171,8 +172,27 @@ def test_the_request_alone_does_not_depend_on_the_history(pipe):
 
 
 def test_the_taste_alone_does_not_depend_on_the_request(pipe):
-    alone = {"num_candidates": 1, "weightings": [1.0]}
+    alone = {"num_candidates": 1, "weightings": [1.0], "strength": 1.0}  # it would begin with what was found for it
     assert (pixels(draw(pipe, **alone)) == pixels(draw(pipe, **alone, query="black shoes"))).all()
+
+
+def test_drawing_begins_with_what_was_found(pipe):
+    """The last of a hundred steps alone changes little of it."""
+    arguments = {"query": None, "target": "hat", "num_candidates": 1, "weightings": [0.5]}
+    result = draw(pipe, **arguments, num_inference_steps=100, strength=0.01)
+    found = to_pixels(pipe.picture_of("hat"), pipe.picture_size).permute(1, 2, 0).numpy()
+    assert np.abs(pixels(result)[0] - found).mean() < 10
+
+
+@pytest.mark.parametrize("strength", [0, 1.1, -0.5, float("nan")])
+def test_a_strength_that_is_none(pipe, strength):
+    with pytest.raises(ValueError, match="`strength` must be above 0 and at most 1"):
+        draw(pipe, strength=strength)
+
+
+def test_without_a_picture_to_begin_with_it_begins_with_noise(pipe):
+    arguments = {"history": ["coat"], "target": {"title": "red hat"}, "num_candidates": 1}
+    assert (pixels(draw(pipe, **arguments)) == pixels(draw(pipe, **arguments, strength=1.0))).all()
 
 
 def test_candidates_take_their_weightings_in_turn_each_turn_from_new_noise(pipe):

@@ -39,7 +39,7 @@ def test_every_step_is_told_and_a_seed_draws_the_same(drawing_shop):
             yield step
 
     first = drawing_shop.imagine(["hat"], "warm hat", 0.5, count, seed=3)
-    assert len(steps) == 20
+    assert len(steps) == 17  # of 20, as it begins with a picture that is not all noise
     second = drawing_shop.imagine(["hat"], "warm hat", 0.5, iter, seed=3)
     assert first.image.tobytes() == second.image.tobytes()
     own = drawing_shop.with_items([{"item_id": "yours-1", "title": "Green scarf"}])

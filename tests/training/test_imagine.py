@@ -12,6 +12,7 @@ from PIL import Image
 
 from unimp import UniMPImagePipeline, UniMPPreference
 from unimp.processing import Columns
+from unimp.processing.imagine_unimp import to_pixels
 from unimp.training.imagine import (
     CHECKPOINT,
     ImagineTrainer,
@@ -19,7 +20,7 @@ from unimp.training.imagine import (
     build_tiny_denoiser,
     build_tiny_pipeline,
 )
-from unimp.training.imagine_data import EndlessOrder, ImaginePairs, to_pixels
+from unimp.training.imagine_data import EndlessOrder, ImaginePairs
 
 from ..processing.test_image_pipeline import WIDTH, make_unet
 
@@ -273,6 +274,17 @@ def test_the_small_denoiser_draws_at_its_size(recommender, size):
     height, width = (size, size) if isinstance(size, int) else size
     assert result.image.size == (width, height)
     assert sum(parameter.numel() for parameter in pipe.unet.parameters()) < 6e6
+
+
+@torch.no_grad()
+def test_the_small_denoiser_hears_every_word(recommender):
+    """It has no attention to them: they reach it pooled."""
+    pipe = build_tiny_pipeline(*recommender)
+    words = [["dotted", "red", "hat"], ["zigzag", "red", "hat"], ["dotted", "red", "hat"]]
+    states, mask = pipe.conditioning(words, [[], [], ["green"]])
+    noise = torch.randn(1, 12, 24, 24, generator=torch.Generator().manual_seed(0)).expand(3, -1, -1, -1)
+    drawn = pipe.unet(noise, 900, encoder_hidden_states=states, encoder_attention_mask=mask).sample
+    assert all((drawn[0] - other).abs().max() > 1e-3 for other in drawn[1:])
 
 
 def test_the_same_seed_builds_the_same_denoiser(recommender):
