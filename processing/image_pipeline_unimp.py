@@ -245,7 +245,10 @@ class UniMPImagePipeline(DiffusionPipeline):
             _check_keywords(name, words)
         retrieved = self.retrieve(history, query, num_retrieved) if target is None else []
         wanted = [answer["item_id"] for answer in retrieved] if target is None else [target]
-        references = [list(map(self.picture_of, entries)) for entries in (history[-HISTORY_LENGTH:], wanted)]
+        asked = wanted
+        if retrieved and history and query:  # what was asked is in nobody's taste
+            asked = [answer["item_id"] for answer in self.retrieve([], query, num_retrieved)]
+        liked, fitting, asked = (list(map(self.picture_of, row)) for row in (history[-HISTORY_LENGTH:], wanted, asked))
         answer = None
         if use_answer and preference_keywords is None and history and wanted:
             answer = self.ask(history, wanted[0])
@@ -255,7 +258,8 @@ class UniMPImagePipeline(DiffusionPipeline):
             # The words of a request are what was asked; what was found for it may miss one of them.
             target_keywords = self.keywords_of_request(query, wanted if target is not None or query is None else [])
         states, mask = self.four_conditions(target_keywords, preference_keywords, history if use_soft else [])
-        starts = self._starts(weightings, query if history else None, references[1], num_retrieved)
+        # The request alone begins with what it finds for anybody.
+        starts = [next(filter(None, fitting if weighting else asked), None) for weighting in weightings]
         pictures = self.generate(
             states, mask, weightings, guidance_scale, num_inference_steps, generator, starts, strength
         )
@@ -263,7 +267,7 @@ class UniMPImagePipeline(DiffusionPipeline):
         scorers = [scorer or PictureSimilarity(self.model, self.processor, by_position=n == 1) for n in range(2)]
         scores = [
             score_pictures(scorer, pictures, list(filter(None, images)))
-            for scorer, images in zip(scorers, references, strict=True)
+            for scorer, images in zip(scorers, (liked, asked), strict=True)
         ]
         candidates = [Candidate(*parts) for parts in zip(pictures, weightings, *scores, strict=True)]
         return UniMPImageOutput(candidates, alpha, retrieved, list(preference_keywords), list(target_keywords), answer)
@@ -282,19 +286,6 @@ class UniMPImagePipeline(DiffusionPipeline):
         found = search({"history": history, "query": query}, top_k=SEARCH_DEPTH * num_items)
         known = [words.intersection(find_words(self._words_of_item(_as_mapping(row["item_id"])))) for row in found]
         return [found[n] for n in sorted(range(len(found)), key=lambda n: -len(known[n]))][:num_items]
-
-    def _starts(
-        self, weightings: Sequence[float], query: str | None, found: Sequence[Image.Image | None], num_items: int
-    ) -> list[Image.Image | None]:
-        """
-        Of each candidate the picture that drawing begins with: of what was `found` for the person, or, where nothing
-        of their taste is wanted, of what the request (`query`) finds for anybody.
-        """
-        own = anybodys = next(filter(None, found), None)
-        if query is not None and 0.0 in weightings:
-            answers = self.retrieve([], query, num_items)
-            anybodys = next(filter(None, map(self.picture_of, answers)), own)
-        return [own if weighting else anybodys for weighting in weightings]
 
     def ask(self, history: Sequence[Any], item: Any) -> str | None:
         """What the model says a person likes about an item; `None` where it says nothing, or that they do not."""
