@@ -95,7 +95,10 @@ def answers(shop: Shop, found: Sequence[Mapping[str, Any]], before: Mapping[str,
 def grid(shop: Shop, item_ids: Sequence[str], action: str, chosen: Sequence[str] = ()) -> str:
     """Items to click."""
     if not item_ids:
-        return notice("No item has all of these words: try fewer, or others.", title="Nothing found")
+        return notice(
+            "No item's words have all of these; what only a picture shows is not among them. Try fewer, or others.",
+            title="Nothing found",
+        )
     verb = "Choose as a candidate" if action == "candidate" else "Add to the history"
     cards = [
         '<li class="u-card u-small">'
@@ -149,8 +152,8 @@ def _legend(visitor: Visitor, best: Mapping[str, Any] | None, falls: Mapping[int
         return "No item of this history has a picture to look at."
     return (
         f"First recommended is <b>{escape(visitor.shop.title(best[ITEM_ID]))}</b>, "
-        f"{escape(percent(best['score']))} likely. On each picture: how likely without that picture. "
-        "Orange ones spoke for it, blue ones against."
+        f"{escape(percent(best['score']))} likely. On the latest pictures: what that becomes when the model does not "
+        "see that one. Orange: it falls, so the picture spoke for it; blue: it rises."
     )
 
 
@@ -161,8 +164,9 @@ def rating_text(shop: Shop, rating: float | None) -> str:
     return f"{rating:.1f} of {shop.processor.rating_range[1]:g}"
 
 
-def why(shop: Shop, item_id: str, answer: Mapping[str, Any]) -> str:
+def why(visitor: Visitor, item_id: str, answer: Mapping[str, Any]) -> str:
     """The rating the model expects for an item, and its words."""
+    shop, who = visitor.shop, "this person" if visitor.history else "somebody it knows nothing of"
     words, rating = answer["explanation"], rating_text(shop, answer["rating"])
     said = f"<q>{escape(words)}</q>" if words else "<em>The model has no words for this one.</em>"
     if words and _REPEATED.search(words.lower()):
@@ -170,7 +174,7 @@ def why(shop: Shop, item_id: str, answer: Mapping[str, Any]) -> str:
     return (
         f'<div class="u-why" role="status"><span class="u-picture">{_picture(shop, item_id)}</span><div>'
         f"<strong>{escape(shop.title(item_id))}</strong><p>{said}</p>"
-        f"<small>What the model guesses this person would say; their rating: {escape(rating)}. It can be wrong."
+        f"<small>What the model guesses {who} would say; the rating it expects: {escape(rating)}. It can be wrong."
         "</small></div></div>"
     )
 
@@ -181,9 +185,9 @@ def _picture(shop: Shop, entry: Entry) -> str:
 
 
 def ranking(
-    shop: Shop, title: str, found: Sequence[Mapping[str, Any]], before: Mapping[str, int] | None = None
+    shop: Shop, title: str, about: str, found: Sequence[Mapping[str, Any]], before: Mapping[str, int] | None = None
 ) -> str:
-    """Found items, one below the other; `before` are their ranks without the person's taste."""
+    """Found items, one below the other, with what there is to say of them; `before` are their ranks for anyone."""
     rows = []
     for rank, answer in enumerate(found, start=1):
         item_id = answer[ITEM_ID]
@@ -196,7 +200,8 @@ def ranking(
         )
         label = f"{rank}. {shop.title(item_id)}: add to the history"
         rows.append(f'<li class="u-row">{_button("add", item_id, label, inside)}</li>')
-    return f'<section class="u-ranking"><h3>{escape(title)}</h3><ol>{"".join(rows)}</ol></section>'
+    heading = f'<h3>{escape(title)}</h3><p class="u-legend">{escape(about)}</p>'
+    return f'<section class="u-ranking">{heading}<ol>{"".join(rows)}</ol></section>'
 
 
 def _moved(before: int | None, rank: int) -> str:

@@ -19,8 +19,8 @@ HOW_TO_GET_IT = (
     "--imagine --resume”; for another, see “Imagine” in the project's README."
 )
 HOW_TO_READ_IT = (
-    "Four new pictures: the first as asked, each next one with more of this person's taste. The bars measure what "
-    "came out: how alike it is to what fits the request in the catalogue, and to what they chose."
+    "Four new pictures: the first as asked, for each next one the model is told more of this person's taste. The bars "
+    "measure what came out: how alike it is to what fits the request in the catalogue, and to what they chose."
 )
 NOTHING_ASKED = "Choose a person above, or write what you would like to see, or both; then press Draw."
 # One at a time, and few in line: it is the one thing here that takes seconds.
@@ -46,7 +46,11 @@ class ImagineTab:
             )
             self.draw = gr.Button("Draw", variant="primary", scale=0, min_width=140)
         self.alpha = gr.Slider(
-            0, 1, value=0.5, step=0.25, label="What matters more? From 0, the request alone, to 1, their taste alone"
+            0,
+            1,
+            value=0.5,
+            step=0.25,
+            label="Which of the four is best? 0: the most like the request; 1: the most like their taste",
         )
         empty = cards.notice(NOTHING_ASKED, title="Nothing drawn yet")
         self.drawn = gr.HTML(empty, elem_id="drawn", js_on_load=CLICKS)

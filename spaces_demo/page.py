@@ -33,6 +33,10 @@ WHERE_OWN_ARE = (
     "Click one below to add it to the history. They also come first in the catalogue on the tabs Recommend and "
     "Select, and Search finds them."
 )
+FOR_ANYONE = (
+    "What the words alone find. In per cent: how likely it is what they mean. Click one to add it to the history."
+)
+FOR_PERSON = "The same words, with what they chose so far in mind. “was 5”: fifth on the list for anyone."
 ASK_WHY = "Press “Why?” on a recommendation: the model says what this person would say of it."
 
 
@@ -115,7 +119,8 @@ class Page:
 
     def _recommend_tab(self) -> None:
         with gr.Row(equal_height=True, elem_classes="u-line"):
-            gr.HTML(cards.heading("They may like next", "Click one to add it: the recommendations follow at once."))
+            about = "In per cent: how likely each comes next. Click one to add it, and they follow at once."
+            gr.HTML(cards.heading("They may like next", about))
             self.top_k = gr.Slider(8, 24, value=8, step=8, label="How many")
         self.why = gr.HTML(cards.notice(ASK_WHY), elem_id="why", js_on_load=INTO_VIEW)
         self.results = gr.HTML(elem_id="results", js_on_load=CLICKS)
@@ -138,8 +143,8 @@ class Page:
                 label="What are they looking for?", placeholder="such as striped scarf", max_length=200
             )
             self.find = gr.Button("Search", variant="primary", scale=0, min_width=140)
-        anyone = cards.notice("What the words alone find.", title="For anyone")
-        person = cards.notice("The same words, with what they chose so far in mind.", title="For this person")
+        anyone = cards.notice(FOR_ANYONE, title="For anyone")
+        person = cards.notice(FOR_PERSON, title="For this person")
         with gr.Row(elem_classes="u-sides"):
             self.anyone = gr.HTML(anyone, elem_id="anyone", js_on_load=CLICKS)
             self.person_found = gr.HTML(person, elem_id="person-found", js_on_load=CLICKS)
@@ -189,7 +194,7 @@ class Page:
         self.imagine.connect()
         shelves = [self.strip, self.results, self.grid, self.anyone, self.person_found, self.own_grid]
         clicks = [shelf.click for shelf in [*shelves, *self.imagine.shelves]]
-        own = [*person, self.own_report, self.own_grid, self.own_only, self.grid, self.select_grid]
+        own = [*person, self.own_report, self.own_grid, self.own_only, self.grid, self.select_grid, self.files]
         # What follows a click is drawn at once; the heat, which takes a request a picture, comes after it.
         for event in (
             self.who.input(self.choose_person, [*shown, self.who], [*person, self.why], **PRIVATE),
@@ -212,7 +217,7 @@ class Page:
             ),
             self.forget.click(self.forget_items, shown, own, **PRIVATE),
             self.own_only.input(self.recommend_own, [*shown, self.own_only], person, **PRIVATE),
-            self.top_k.release(self.draw_all, shown, person, **PRIVATE),
+            self.top_k.change(self.draw_all, shown, person, **LATEST),
             self.heat.input(lambda: None, **PRIVATE),
         ):
             event.then(self.look, [self.state, self.heat], [self.strip], **LATEST)
@@ -291,7 +296,7 @@ class Page:
         try:
             if action == "why":
                 history = visitor.shown_history()
-                why = cards.why(visitor.shop, item, visitor.answering.why(history, item))
+                why = cards.why(visitor, item, visitor.answering.why(history, item))
                 return visitor, gr.skip(), gr.skip(), why
             if action == "add":
                 visitor.add(item)
@@ -342,16 +347,16 @@ class Page:
         """For anyone, and with the person's taste."""
         query = clean_text(query)
         if not query:
-            return visitor, cards.notice("Say what they are looking for.", "bad", "The query is empty"), ""
+            return visitor, cards.notice("Say what they are looking for.", "bad", "Nothing is asked yet"), ""
         shop = visitor.answering
         anyone = shop.ask("search", {"history": [], "query": query}, top_k=DEEPEST_RANK)
-        left = cards.ranking(visitor.shop, "For anyone", anyone[:NUM_SEARCHED])
+        left = cards.ranking(visitor.shop, "For anyone", FOR_ANYONE, anyone[:NUM_SEARCHED])
         if not visitor.history:
             empty = "Choose a person above, or some items: then this side is in their taste."
             return visitor, left, cards.notice(empty, title="For this person")
         person = shop.ask("search", {"history": visitor.shown_history(), "query": query}, top_k=NUM_SEARCHED)
         before = {answer[ITEM_ID]: rank for rank, answer in enumerate(anyone, start=1)}
-        return visitor, left, cards.ranking(visitor.shop, "For this person", person, before)
+        return visitor, left, cards.ranking(visitor.shop, "For this person", FOR_PERSON, person, before)
 
     @_in_turn
     def pick_three(self, visitor: Visitor, words: str) -> tuple[Any, ...]:
@@ -382,20 +387,23 @@ class Page:
         shown = cards.candidates(visitor.shop, visitor.candidates, answer["chosen"], answer["ratings"])
         first = answer["chosen"][0]
         told = {"rating": answer["ratings"].get(first), "explanation": answer["explanation"]}
-        return visitor, shown, cards.why(visitor.shop, first, told)
+        return visitor, shown, cards.why(visitor, first, told)
 
     @_in_turn
     def join_items(self, visitor: Visitor, top_k: float, paths: list[str] | None) -> tuple[Any, ...]:
         """A visitor's items join a copy of the catalogue that is theirs alone."""
+        notes = [WHERE_OWN_ARE]
+        if visitor.shop.own_ids:
+            notes.append("They took the place of those that you had added before.")
         try:
             upload = read_upload(paths or [], visitor.shared.catalog)
             visitor.enter(visitor.shared.with_items(upload.items))
         except ValueError as error:
             told = cards.notice(str(error), "bad", "Nothing was added")
-            return visitor, *[gr.skip()] * 2, told, *[gr.skip()] * 4
+            return visitor, *[gr.skip()] * 2, told, *[gr.skip()] * 5
         number = len(visitor.shop.own_ids)
         title = f"{number} item{'' if number == 1 else 's'} joined the catalogue"
-        return self._draw_shop(visitor, top_k, cards.report(title, [WHERE_OWN_ARE, *upload.notes]))
+        return self._draw_shop(visitor, top_k, cards.report(title, [*notes, *upload.notes]))
 
     @_in_turn
     def forget_items(self, visitor: Visitor, top_k: float) -> tuple[Any, ...]:
@@ -409,7 +417,7 @@ class Page:
         own_grid = cards.grid(visitor.shop, own, "add") if has_own else empty
         switch = gr.Checkbox(interactive=has_own, value=visitor.own_only)
         grids = [self._find(visitor, "", action) for action in ("add", "candidate")]
-        return *self.draw_all(visitor, top_k), told, own_grid, switch, *grids
+        return *self.draw_all(visitor, top_k), told, own_grid, switch, *grids, None
 
     @_in_turn
     def recommend_own(self, visitor: Visitor, top_k: float, own_only: bool) -> tuple[Visitor, str, str]:

@@ -144,7 +144,9 @@ def read_upload(paths: Sequence[str], catalog: Catalog) -> Upload:
     """
     files = _gather([Path(path) for path in paths or ()])
     if len(files.tables) > 1:
-        raise ValueError(f"There are {len(files.tables)} tables: send one .csv file.")
+        raise ValueError(
+            f"There are {len(files.tables)} tables: send one .csv file, and take the others away with their ×."
+        )
     rows = _read_table(*next(iter(files.tables.items()))) if files.tables else _rows_of_pictures(files.pictures)
     if not rows:
         raise ValueError("There is no item in this: send a .csv with a line an item, pictures, or a .zip of them.")

@@ -153,7 +153,7 @@ def test_search(visit):
     page = visit()
     open_tab(page, "Search")
     page.get_by_role("button", name="Search").click()
-    page.get_by_text("The query is empty").wait_for()
+    page.get_by_text("Nothing is asked yet").wait_for()
     page.get_by_label("What are they looking for?").fill("warm hat")
     page.get_by_role("button", name="Search").click()
     page.wait_for_selector("#anyone [data-action=add]")
@@ -221,6 +221,11 @@ def test_a_sample_to_begin_with(visit):
     page.get_by_text("3 items joined the catalogue").wait_for()
     page.get_by_text("on the tabs Recommend and Select").wait_for()
     assert all(title.startswith("My ") for title in page.locator("#own-grid .u-title").all_inner_texts())
+    page.locator("#files").get_by_text("sample-3").wait_for(state="detached")  # what was added is not sent again
+    page.get_by_role("button", name="Take a sample").click()
+    page.locator("#files").get_by_text("sample-3").first.wait_for()
+    page.get_by_role("button", name="Add these").click()
+    page.get_by_text("took the place of those").wait_for()
 
 
 def test_a_picture_of_something_unknown_and_a_bomb(visit, tmp_path):

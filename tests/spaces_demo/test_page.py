@@ -7,6 +7,7 @@ import pytest
 
 from unimp.spaces_demo import cards
 from unimp.spaces_demo.page import NOBODY, Page
+from unimp.spaces_demo.visitor import Visitor
 
 TOP_K = 50
 
@@ -118,9 +119,16 @@ def test_the_heat_says_how_likely_the_first_is_without_each_picture(page, shop):
     ],
 )
 def test_words_that_repeat_themselves_are_left_out(shop, words, is_shown):
-    shown = cards.why(shop, "hat", {"rating": 4.0, "explanation": words})
+    shown = cards.why(Visitor(shop), "hat", {"rating": 4.0, "explanation": words})
     assert (words in shown) == is_shown
     assert ("repeat themselves" in shown) != is_shown
+
+
+def test_nobody_is_not_called_this_person(shop):
+    visitor, answer = Visitor(shop), {"rating": 4.0, "explanation": "Fine."}
+    assert "this person" not in cards.why(visitor, "hat", answer)
+    visitor.add("coat")
+    assert "this person" in cards.why(visitor, "hat", answer)
 
 
 def test_ratings_that_are_all_the_same_are_left_out(shop):
