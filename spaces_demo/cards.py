@@ -245,7 +245,7 @@ def imagined(output: Any, alpha: float, request: str) -> str:
     names = ("what fits the request" if request else "what fits them"), "what they chose"
     by, note = {0: names[:1], 1: names[1:]}.get(alpha, names), ""
     if not any(candidate.weighting for candidate in output.candidates):
-        by, note = names[:1], " Nobody is chosen above, so all are as asked."
+        by, note = names[:1], " Nobody was chosen above, so all are as asked."
     drawn = "".join(_drawn(number, one, names, number == best) for number, one in enumerate(output.candidates))
     asked = ("Words that it drew what was asked from", output.target_keywords if request else ())
     liked = ("Words that it drew their taste from", output.preference_keywords)
@@ -263,7 +263,7 @@ def imagined(output: Any, alpha: float, request: str) -> str:
 
 def _drawn(number: int, candidate: Any, names: tuple[str, str], is_best: bool) -> str:
     bars = "".join(
-        f'<span class="u-details">{value:.0%} like {name}'
+        f'<span class="u-details">{value:.1%} like {name}'
         f'<span class="u-bar" style="--share:{value:.3f}"></span></span>'
         for name, value in zip(names, (candidate.d_t, candidate.d_p), strict=True)
         if value is not None

@@ -31,7 +31,7 @@ WORDS, ANY_WORDS = "Words in the item", "such as coat, or leave empty"
 NOTHING_OWN = "Your items appear here, and can then be chosen, found and recommended."
 WHERE_OWN_ARE = (
     "Click one below to add it to the history. They also come first in the catalogue on the tabs Recommend and "
-    "Select, and Search finds them."
+    "Select, and Search can find them."
 )
 FOR_ANYONE = (
     "What the words alone find. In per cent: how likely it is what they mean. Click one to add it to the history."
@@ -352,7 +352,7 @@ class Page:
         anyone = shop.ask("search", {"history": [], "query": query}, top_k=DEEPEST_RANK)
         left = cards.ranking(visitor.shop, "For anyone", FOR_ANYONE, anyone[:NUM_SEARCHED])
         if not visitor.history:
-            empty = "Choose a person above, or some items: then this side is in their taste."
+            empty = "Choose a person above, or some items, and search again: then this side is in their taste."
             return visitor, left, cards.notice(empty, title="For this person")
         person = shop.ask("search", {"history": visitor.shown_history(), "query": query}, top_k=NUM_SEARCHED)
         before = {answer[ITEM_ID]: rank for rank, answer in enumerate(anyone, start=1)}

@@ -76,7 +76,7 @@ def test_what_is_missing_is_told_in_a_visitors_words(drawing_shop):
     _, told = page.imagine.imagine(page.visitor(None), " ", 0.5, progress=Progress())
     assert "Choose a person above, or write what you would like to see" in told
     _, told = page.imagine.imagine(page.visitor(None), "warm hat", 1.0, progress=Progress())
-    assert "most like what fits the request. Nobody is chosen above" in told
+    assert "most like what fits the request. Nobody was chosen above" in told
     visitor = page.visitor(None)
     visitor.set_history(["hat", "socks"])
     _, told = page.imagine.imagine(visitor, "", 0.5, progress=Progress())
