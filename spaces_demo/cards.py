@@ -238,7 +238,12 @@ def report(title: str, lines: Sequence[str], kind: str = "good") -> str:
     return f'<div class="u-notice u-{kind}" role="{role}"><strong>{escape(title)}</strong><ul>{shown}{more}</ul></div>'
 
 
-def imagined(output: Any, alpha: float, request: str) -> str:
+def unknown(words: Sequence[str]) -> str:
+    """What to say of words of a request that mean little to the model; nothing if there are none."""
+    return f" The model hardly knows {', '.join(f'“{word}”' for word in words)}." if words else ""
+
+
+def imagined(output: Any, alpha: float, request: str, unknown_words: Sequence[str] = ()) -> str:
     """Drawn pictures, from the request alone to mostly taste; the one that `alpha` chooses is marked."""
     scores = output.scores(alpha)
     best = scores.index(max(scores))
@@ -256,7 +261,8 @@ def imagined(output: Any, alpha: float, request: str) -> str:
     )
     fitting = f"<p>{names[0].capitalize()} in the catalogue; click one to add it to the history:</p>"
     return (
-        f'<p role="status">Picture {best + 1} is best: it is most like {" and ".join(by)}.{note}</p>'
+        f'<p role="status">Picture {best + 1} is best: it is most like {" and ".join(by)}.{note}'
+        f"{escape(unknown(unknown_words))}</p>"
         f'<ol class="u-imagined" aria-label="Drawn">{drawn}</ol>{words}{fitting if output.retrieved else ""}'
     )
 

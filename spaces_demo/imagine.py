@@ -108,5 +108,6 @@ class ImagineTab:
         if visitor.imagined is None:
             return gr.skip()
         found = [answer[ITEM_ID] for answer in visitor.imagined.retrieved]
-        drawn = cards.imagined(visitor.imagined, float(alpha), visitor.request)
+        unknown = visitor.shop.unknown_words(visitor.request)
+        drawn = cards.imagined(visitor.imagined, float(alpha), visitor.request, unknown)
         return drawn + (cards.grid(visitor.shop, found, "add") if found else "")

@@ -350,7 +350,8 @@ class Page:
             return visitor, cards.notice("Say what they are looking for.", "bad", "Nothing is asked yet"), ""
         shop = visitor.answering
         anyone = shop.ask("search", {"history": [], "query": query}, top_k=DEEPEST_RANK)
-        left = cards.ranking(visitor.shop, "For anyone", FOR_ANYONE, anyone[:NUM_SEARCHED])
+        about = FOR_ANYONE + cards.unknown(visitor.shop.unknown_words(query))
+        left = cards.ranking(visitor.shop, "For anyone", about, anyone[:NUM_SEARCHED])
         if not visitor.history:
             empty = "Choose a person above, or some items, and search again: then this side is in their taste."
             return visitor, left, cards.notice(empty, title="For this person")

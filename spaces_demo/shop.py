@@ -15,6 +15,7 @@ from PIL import Image
 from transformers import Pipeline, pipeline
 
 from unimp import Catalog, UniMPForConditionalGeneration, UniMPProcessor
+from unimp.processing.keywords_unimp import find_words
 
 logger = logging.getLogger(__name__)
 
@@ -117,6 +118,11 @@ class Shop:
         ]
         own = set(self.own_ids)
         return [item_id for item_id in found if item_id in own] + [i for i in found if i not in own]
+
+    def unknown_words(self, text: str) -> list[str]:
+        """Words that can mean little to the model: no item has them, and its tokenizer writes them in pieces."""
+        unnamed = [word for word in find_words(text) if not self.find(word)]
+        return [word for word in unnamed if len(self.processor.format.text(f" {word}")) > 1]
 
     # Requests
 

@@ -30,6 +30,11 @@ def test_a_live_session_answers_as_the_pipeline(shop):
     assert live == pytest.approx(scores(shop, ["shirt", "socks"]), abs=1e-4)
 
 
+def test_words_that_mean_little_are_known(shop):
+    assert shop.unknown_words("A straw hat, and an umbrella") == ["umbrella"]  # its tokenizer knows no whole word
+    assert shop.unknown_words("") == []
+
+
 def test_hidden_pictures_change_answers_and_leave_the_shop_as_it_is(shop):
     before = scores(shop)
     visitor = Visitor(shop)
