@@ -143,8 +143,8 @@ def _heat(score: float, fall: float, most: float) -> str:
 def _legend(visitor: Visitor, best: Mapping[str, Any] | None, falls: Mapping[int, float]) -> str:
     if visitor.hide_pictures:
         return (
-            "Pictures are hidden from the model, on all tabs but Imagine. On the tab Recommend, each item says where "
-            "it was with pictures."
+            "Pictures are hidden from the model, on all tabs but Imagine, so there are none that it looked at. On the "
+            "tab Recommend, each item says where it was with pictures."
         )
     if best is None:
         return "Oldest first; click one to take it back."
