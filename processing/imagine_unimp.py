@@ -63,7 +63,8 @@ class Candidate:
         image: the picture.
         weighting: what it was made of: 0 the request alone, 0.5 request and taste together, 1 the taste alone.
         d_p: similarity to the pictures of the history; `None` where that has none.
-        d_t: similarity to the pictures of what was retrieved; `None` where that has none.
+        d_t: similarity to the pictures of what the request finds for anybody (without a request: of what was
+            retrieved; with a target: its own); `None` where there are none.
     """
 
     image: Image.Image

@@ -243,7 +243,7 @@ def unknown(words: Sequence[str]) -> str:
     return f" The model hardly knows {', '.join(f'“{word}”' for word in words)}." if words else ""
 
 
-def imagined(output: Any, alpha: float, request: str, unknown_words: Sequence[str] = ()) -> str:
+def imagined(output: Any, alpha: float, request: str, unknown_words: Sequence[str]) -> str:
     """Drawn pictures, from the request alone to mostly taste; the one that `alpha` chooses is marked."""
     scores = output.scores(alpha)
     best = scores.index(max(scores))

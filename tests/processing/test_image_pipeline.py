@@ -184,7 +184,7 @@ def test_drawing_begins_with_what_was_found(pipe):
     assert np.abs(pixels(result)[0] - found).mean() < 10
 
 
-@pytest.mark.parametrize("strength", [0, 1.1, -0.5, float("nan")])
+@pytest.mark.parametrize("strength", [0, 1.1, -0.5, float("nan"), "half"])
 def test_a_strength_that_is_none(pipe, strength):
     with pytest.raises(ValueError, match="`strength` must be above 0 and at most 1"):
         draw(pipe, strength=strength)
