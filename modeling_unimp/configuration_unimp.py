@@ -79,6 +79,11 @@ class UniMPConfig(PreTrainedConfig):
             What is added to the score of an item that joined a trained model, known by its content alone. 0: as
             probable as its content makes it beside items that were trained on, which is rarely enough for a first
             place; a shop that wants new items to be seen gives more. Atomic codes only.
+        feature_similarity (`float`, defaults to 0.0):
+            How much an item's likeness to the history adds to its score: this many times the cosines of its given
+            features (`item_feature_size`) with those of the items read so far, the most recent one's in full and each
+            one's before it 0.6 times as much. In training, too, which then learns what likeness does not tell. Atomic
+            codes only.
         num_behaviors (`int`, defaults to 96):
             Rows of the table of event behaviours (rating, kind, time gap, period); row 0 means none.
         tie_item_embeddings (`bool`, defaults to `True`):
@@ -139,6 +144,7 @@ class UniMPConfig(PreTrainedConfig):
     item_embedding_scale: float | None = None
     item_dropout: float = 0.0
     new_item_bias: float = 0.0
+    feature_similarity: float = 0.0
     num_behaviors: int = 96
     tie_item_embeddings: bool = True
     num_latents: int = 8
@@ -181,6 +187,13 @@ class UniMPConfig(PreTrainedConfig):
                     raise ValueError(f"`{name}` must be at least {minimum}, got {getattr(self, name)}.")
         if not 0 <= self.item_dropout <= 1:
             raise ValueError(f"`item_dropout` must lie between 0 and 1, got {self.item_dropout}.")
+        if not 0 <= self.feature_similarity < float("inf"):
+            raise ValueError(f"`feature_similarity` must be a number of at least 0, got {self.feature_similarity}.")
+        if self.feature_similarity and (self.code_sizes is not None or not self.item_feature_size):
+            raise ValueError(
+                f"`feature_similarity` {self.feature_similarity} compares given features of items with a code of their "
+                "own: it needs `item_feature_size` (an `item_encoder`), and no `code_sizes`."
+            )
         if self.code_sizes is not None and (len(self.code_sizes) < 2 or min(self.code_sizes) < 1):
             raise ValueError(f"`code_sizes` must be at least two sizes of at least 1, got {self.code_sizes}.")
         if self.code_sizes is not None and self.num_items > prod(self.code_sizes):

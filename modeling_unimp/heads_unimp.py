@@ -15,8 +15,14 @@ class HeadsMixin:
         `[..., hidden_size]` to logits of a level's codes: `[..., 1 + level_sizes[0]]`, with the end of the chunk
         first, as that may stand in an item's place; `[..., level_sizes[level]]` for the levels after it.
         """
-        hidden_states = self.item_norm(hidden_states)
+        hidden_states = self._item_states(hidden_states)
         return nn.functional.linear(hidden_states, *self._level_table(hidden_states, output_rows, level))
+
+    def _item_states(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Hidden states as they meet the item rows; what the history is like, beside them, stays as it is."""
+        states = self.item_norm(hidden_states[..., : self.row_size])
+        likeness = hidden_states[..., self.row_size :]
+        return torch.cat([states, likeness.to(states)], dim=-1) if likeness.shape[-1] else states
 
     def _level_table(
         self, hidden_states: torch.Tensor, output_rows: torch.Tensor, level: int
@@ -25,6 +31,7 @@ class HeadsMixin:
         rows, bias = self._level_rows(output_rows, level)
         if level == 0:
             end = self.model.markers.weight[MARKERS.index("<|endofchunk|>")]
+            end = nn.functional.pad(end, (0, rows.shape[1] - len(end)))
             rows, bias = torch.cat([end[None], rows]), nn.functional.pad(bias, (1, 0))
         return rows.to(hidden_states), bias.to(hidden_states)
 
@@ -41,13 +48,13 @@ class HeadsMixin:
         `[..., hidden_size]` to `[..., level_sizes[level]]` in float32. An item's is the sum over its levels.
         """
         rows, bias = self._level_rows(output_rows, level)
-        hidden_states = self.item_norm(hidden_states)
+        hidden_states = self._item_states(hidden_states)
         logits = nn.functional.linear(hidden_states, rows.to(hidden_states), bias.to(hidden_states))
         return logits.float().log_softmax(-1)
 
     def text_logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """`[..., hidden_size]` to `[..., text vocabulary]`, as the backbone computes them."""
-        logits = self.lm_head(hidden_states)
+        logits = self.lm_head(hidden_states[..., : self.row_size])
         cap = getattr(self.config.text_config, "final_logit_softcapping", None)
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
@@ -106,9 +113,10 @@ class HeadsMixin:
             wanted = labels[:, 1:][items][:, None]  # with the later items beside it: all in one pass over the rows
             if level == 0 and later_labels is not None:
                 wanted = torch.cat([wanted, later_labels[:, 1:][items]], dim=-1)
-            states = self.item_norm(hidden_states[:, :-1][items])
+            states = self._item_states(hidden_states[:, :-1][items])
             table = self._level_table(states, output_rows, level)
-            picked = linear_log_probs(states, *table, self._item_targets(wanted, level).clamp(min=0))
+            targets = self._item_targets(wanted, level).clamp(min=0)
+            picked = linear_log_probs(states, *table, targets, self.row_size)
             picked = picked * (wanted != -100)
             log_probs[:, 1:] = log_probs[:, 1:].masked_scatter(items, picked[:, :1])
             if level == 0 and later_labels is not None:

@@ -7,6 +7,7 @@ from torch import nn
 
 from .codes_unimp import UniMPPictureStatistics
 from .configuration_unimp import UniMPConfig
+from .similarity_unimp import feature_directions
 from .trie_unimp import check_positions
 
 
@@ -219,7 +220,8 @@ class CatalogRowsMixin:
 
     def compute_item_rows(self) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        Input and output rows of all item codes, each `[num_code_rows, row_size]`; one tensor twice when tied.
+        Input and output rows of all item codes, each `[num_code_rows, row_size]`; one tensor twice when tied. With
+        `config.feature_similarity` the items' directions stand beside the output rows.
 
         In evaluation mode they are computed once and kept until something they are made of changes, as projecting a
         whole catalogue costs more than reading a prompt. A change that torch does not count (in place, through
@@ -250,7 +252,11 @@ class CatalogRowsMixin:
     def _compute_item_rows(self) -> tuple[torch.Tensor, torch.Tensor]:
         content = self.model._content()
         rows = self.model.item_rows(content)
-        return rows, rows if self.item_head is None else self.item_head(content)
+        output_rows = rows if self.item_head is None else self.item_head(content)
+        if self.config.feature_similarity and self.config.num_items:
+            directions = feature_directions(self.model.item_content.features.float())
+            output_rows = torch.cat([output_rows, directions.to(output_rows)], dim=-1)
+        return rows, output_rows
 
 
 def _version(tensor: torch.Tensor) -> tuple[int, ...]:

@@ -38,6 +38,7 @@ from .heads_unimp import HeadsMixin
 from .items_unimp import CatalogRowsMixin, UniMPItemContent, UniMPItemRows
 from .outputs_unimp import UniMPCausalLMOutput, UniMPModelOutput, UniMPPrefill
 from .sessions_unimp import SessionMixin
+from .similarity_unimp import history_directions, tokens_so_far
 
 # Backbones scale their logits by these; a model that did not would silently answer differently.
 LOGIT_SCALES = ("logits_scaling", "logit_scale", "output_multiplier", "lm_head_multiplier")
@@ -235,12 +236,23 @@ class UniMPModel(UniMPPreTrainedModel):
         if visual_context is not None and len(set(visual_context.used)) < len(self.cross_attention):
             raise ValueError(ignores_pictures(self.config.text_config))
         return UniMPModelOutput(
-            last_hidden_state=outputs.last_hidden_state,
+            last_hidden_state=self._beside_likeness(outputs.last_hidden_state, input_ids, prefill, outputs.past_key_values),
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             prefill=replace(prefill, image_count=text_time[:, -1]),
         )
+
+    def _beside_likeness(
+        self, hidden_states: torch.Tensor, input_ids: torch.Tensor, prefill: UniMPPrefill, cache: Cache | None
+    ) -> torch.Tensor:
+        """Hidden states with what the history is like beside them, where the output rows have directions."""
+        directions = prefill.item_rows[1][:, hidden_states.shape[-1] :]
+        if not directions.shape[1]:
+            return hidden_states
+        ids = tokens_so_far(input_ids, cache, self.config.text_config.num_hidden_layers)
+        likeness = history_directions(ids - self.config.first_item_id, directions, input_ids.shape[1])
+        return torch.cat([hidden_states, self.config.feature_similarity * likeness.to(hidden_states)], dim=-1)
 
     def _content(self) -> torch.Tensor | None:
         return None if self.item_content is None else self.item_content(self.get_input_embeddings())
@@ -313,7 +325,7 @@ class UniMPForConditionalGeneration(
                 )
         self.model = UniMPModel(config)
         embeddings = self.model.get_input_embeddings()
-        row_size = embeddings.embedding_dim
+        self.row_size = row_size = embeddings.embedding_dim
         self.lm_head = nn.Linear(row_size, config.text_config.vocab_size, bias=False)
         self.item_head = None if config.tie_item_embeddings else UniMPItemRows(config, row_size, is_output=True)
         # A pretrained decoder's last states can be large and lopsided: fit for its own head, not for new rows.

@@ -14,7 +14,7 @@ class UniMPPrefill:
     computed again for the tokens that follow.
 
     Attributes:
-        item_rows: input and output rows of all item codes, each `[num_code_rows, row_size]`.
+        item_rows: input and output rows of all item codes, see `compute_item_rows`.
         key_values: per cross-attention block, keys and values of the batch's distinct pictures; `None` without any.
         image_index: `[batch, images]`, which picture a sample's n-th `<image>` is.
         image_count: `[batch]`, `<image>` tokens read so far.

@@ -77,6 +77,13 @@ class ModelArguments:
         default=0.0,
         metadata={"help": "Added to the score of items that join the trained model, so that they are seen."},
     )
+    feature_similarity: float = field(
+        default=0.0,
+        metadata={
+            "help": "How much an item's likeness to the history adds to its score, as `item_encoder` sees it. 2 is good "
+            "where items have few events and their texts tell something."
+        },
+    )
     cross_attention_every: int = field(
         default=1, metadata={"help": "Cross-attention before every n-th layer; 0 for none."}
     )
@@ -127,6 +134,8 @@ class ModelArguments:
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"`{name}` must be one of {', '.join(choices)}, got {getattr(self, name)!r}.")
+        if self.feature_similarity and self.model is None and self.item_encoder is None:
+            raise ValueError("`feature_similarity` compares embeddings of an `item_encoder`: give one or leave it out.")
         if self.code_sizes is not None and self.item_codes == "atomic":
             raise ValueError(f"`code_sizes` {self.code_sizes} have no use with `item_codes` atomic: leave one out.")
         for name in SIZES:
@@ -317,6 +326,7 @@ def _new_part(store: Store, arguments: ModelArguments) -> dict[str, Any]:
         "item_text_length": arguments.item_text_length,
         "item_dropout": arguments.item_dropout,
         "new_item_bias": arguments.new_item_bias,
+        "feature_similarity": arguments.feature_similarity,
         "cross_attention_every": arguments.cross_attention_every,
         "num_latents": arguments.num_latents,
         "visual_scope": arguments.visual_scope,

@@ -32,6 +32,16 @@ def test_values_and_gradients_are_those_of_the_formula(monkeypatch, chunk):
         torch.testing.assert_close(got, expected)
 
 
+def test_columns_without_gradients_count_all_the_same():
+    got, expected = with_gradients(lambda *inputs: linear_log_probs(*inputs, trained_size=3)), with_gradients(plain)
+    torch.testing.assert_close(got[0], expected[0])
+    for one, other in zip(got[1:3], expected[1:3], strict=True):
+        torch.testing.assert_close(one[:, :3], other[:, :3])
+        assert not one[:, 3:].any()
+        assert other[:, 3:].any()
+    torch.testing.assert_close(got[3], expected[3])
+
+
 def test_a_hand_computed_value():
     log_probs = linear_log_probs(
         torch.tensor([[1.0]]), torch.tensor([[0.0], [1.0]]), torch.tensor([0.0, -1.0]), torch.tensor([[1]])

@@ -1,0 +1,133 @@
+"""Likeness to the history: what it adds to items' scores, and that it is the same however a prompt is read."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from huggingface_hub.errors import StrictDataclassClassValidationError
+
+from unimp import UniMPConfig
+
+from .test_generation import GREEDY
+from .test_sessions import CUTS, PROMPT, check, length, stretch
+from .tiny import ANSWER, END, FIRST_ITEM, ITEM, NUM_ITEMS, VOCAB, left_pad, prompt, single, text_config, tiny_model
+
+WEIGHT = 2.0
+# The items read in each of these, oldest first; the last one of the second sample is in no catalogue.
+SAMPLES = (
+    [FIRST_ITEM + 1, 7, END, FIRST_ITEM + 3, 8, END, ITEM],
+    [FIRST_ITEM + 4, END, FIRST_ITEM + NUM_ITEMS, 9, ITEM],
+)
+READ = ([1, 3], [4, None])
+
+
+def similar_model(decoder="llama", **config):
+    return tiny_model(decoder, item_feature_size=7, feature_similarity=WEIGHT, **config)
+
+
+def _likeness(model, items):
+    """Of every item of the catalogue to items that were read, step by step."""
+    features = model.model.item_content.features
+    deviations = features - features.mean(0)
+    total = torch.zeros(len(features))
+    for age, item in enumerate(reversed(items)):
+        if item is not None:
+            total += 0.6**age * torch.cosine_similarity(deviations, deviations[item], dim=-1)
+    return total
+
+
+@torch.no_grad()
+def test_it_adds_weighted_cosines_to_the_logits():
+    model, plain = similar_model(), tiny_model(item_feature_size=7)
+    inputs = left_pad(*SAMPLES) | {"new_item_text_ids": torch.tensor([[5, 6]])}
+    scores = plain.score_items(**inputs)
+    expected = torch.stack([WEIGHT * _likeness(plain, items) for items in READ])
+    torch.testing.assert_close(model.score_items(**inputs), (scores + expected).log_softmax(-1), rtol=1e-4, atol=1e-4)
+    best, items = model.rank_items(top_k=NUM_ITEMS, **inputs)
+    torch.testing.assert_close(best, model.score_items(**inputs).gather(1, items))
+
+
+@torch.no_grad()
+def test_labels_are_scored_with_it():
+    model = similar_model()
+    ids = torch.tensor([[FIRST_ITEM + 2, END, FIRST_ITEM + 5, END, 7, ITEM, FIRST_ITEM + 1]])
+    labels = ids.masked_fill(~torch.isin(torch.arange(7), torch.tensor([2, 6])), -100)
+    log_probs = model(input_ids=ids, labels=labels).log_probs[0]
+    logits = model(input_ids=ids).logits[0]
+    for position in (2, 6):
+        torch.testing.assert_close(
+            log_probs[position], logits[position - 1].log_softmax(-1)[ids[0, position]], rtol=1e-4, atol=1e-4
+        )
+    without = tiny_model(item_feature_size=7)(input_ids=ids, labels=labels).log_probs[0]
+    assert (log_probs - without).abs()[[2, 6]].min() > 1e-3
+
+
+@torch.no_grad()
+def test_text_is_the_decoders():
+    ids = torch.tensor([[FIRST_ITEM + 2, ANSWER, 5, 6]])
+    models = (similar_model(), tiny_model(item_feature_size=7))
+    with_it, without = (model(input_ids=ids).logits[0, 1:, :VOCAB] for model in models)
+    torch.testing.assert_close(with_it, without)
+
+
+def test_items_without_features_and_new_ones():
+    model = similar_model()
+    model.model.item_content.features[3] = 0
+    known = [0, 1, 2, 4, 5]
+    rows = model.compute_item_rows()[1][:, 32:]
+    assert not rows[3].any()
+    torch.testing.assert_close(rows[known].norm(dim=-1), torch.ones(5))
+    features = model.model.item_content.features[known]
+    torch.testing.assert_close(rows[0], torch.nn.functional.normalize(features[0] - features.mean(0), dim=0))
+    model.add_items(torch.full((1, 6), -1), features=features[:1])
+    rows = model.compute_item_rows()[1][:, 32:]
+    torch.testing.assert_close(rows[NUM_ITEMS], rows[0])
+
+
+def test_a_catalogue_that_is_empty_still_answers():
+    model = similar_model(items=0)
+    assert model(input_ids=torch.tensor([[5, ITEM]])).logits.isfinite().all()
+
+
+def test_reading_in_parts_equals_reading_at_once(decoder):
+    model = similar_model(decoder)
+    ends = CUTS["anywhere"]
+    session = model.start_session(**stretch(model, 0, ends[0]))
+    for start, end in pairwise(ends):
+        session.read(**stretch(model, start, end))
+        check(session, model, end)
+    session.read(keep=length(model, 8), **stretch(model, 8, len(PROMPT)))
+    check(session, model, len(PROMPT))
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_cached_decoding_of_items_equals_uncached(decoder, beams):
+    model = similar_model(decoder)
+    settings = {**GREEDY, "num_beams": beams, "max_new_tokens": 6, "return_dict_in_generate": True}
+    cached, uncached = (
+        model.generate(**prompt(ITEM), **settings, output_logits=True, use_cache=use_cache)
+        for use_cache in (True, False)
+    )
+    assert torch.equal(cached.sequences, uncached.sequences)
+    for with_cache, without in zip(cached.logits, uncached.logits, strict=True):
+        torch.testing.assert_close(with_cache, without, rtol=1e-4, atol=1e-4)
+
+
+def test_left_padded_batch_equals_one_by_one(decoder):
+    model = similar_model(decoder)
+    inputs = prompt(ITEM)
+    scores = model.score_items(**inputs)
+    for row, expected in enumerate(scores):
+        torch.testing.assert_close(model.score_items(**single(inputs, row))[0], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("config", [{"code_sizes": [3, 4], "item_feature_size": 7}, {"item_feature_size": 0}])
+def test_it_needs_features_and_codes_of_the_items_own(config):
+    with pytest.raises(StrictDataclassClassValidationError, match=r"`feature_similarity` 2\.0"):
+        UniMPConfig(text_config=text_config(), feature_similarity=WEIGHT, **config)
+
+
+@pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
+def test_a_weight_that_is_none_is_refused(weight):
+    with pytest.raises(StrictDataclassClassValidationError, match="`feature_similarity` must be"):
+        UniMPConfig(text_config=text_config(), item_feature_size=7, feature_similarity=weight)
