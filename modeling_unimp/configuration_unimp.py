@@ -191,7 +191,7 @@ class UniMPConfig(PreTrainedConfig):
             raise ValueError(f"`feature_similarity` must be a number of at least 0, got {self.feature_similarity}.")
         if self.feature_similarity and (self.code_sizes is not None or not self.item_feature_size):
             raise ValueError(
-                f"`feature_similarity` {self.feature_similarity} compares given features of items with a code of their "
+                f"`feature_similarity` {self.feature_similarity} compares given features of items with codes of their "
                 "own: it needs `item_feature_size` (an `item_encoder`), and no `code_sizes`."
             )
         if self.code_sizes is not None and (len(self.code_sizes) < 2 or min(self.code_sizes) < 1):

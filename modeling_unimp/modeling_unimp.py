@@ -235,9 +235,10 @@ class UniMPModel(UniMPPreTrainedModel):
         )
         if visual_context is not None and len(set(visual_context.used)) < len(self.cross_attention):
             raise ValueError(ignores_pictures(self.config.text_config))
+        cache = outputs.past_key_values
         return UniMPModelOutput(
-            last_hidden_state=self._beside_likeness(outputs.last_hidden_state, input_ids, prefill, outputs.past_key_values),
-            past_key_values=outputs.past_key_values,
+            last_hidden_state=self._beside_likeness(outputs.last_hidden_state, input_ids, prefill, cache),
+            past_key_values=cache,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             prefill=replace(prefill, image_count=text_time[:, -1]),

@@ -80,8 +80,8 @@ class ModelArguments:
     feature_similarity: float = field(
         default=0.0,
         metadata={
-            "help": "How much an item's likeness to the history adds to its score, as `item_encoder` sees it. 2 is good "
-            "where items have few events and their texts tell something."
+            "help": "How much an item's likeness to the history adds to its score, as `item_encoder` sees it. 2 is "
+            "good where items have few events and their texts tell something."
         },
     )
     cross_attention_every: int = field(
@@ -134,8 +134,10 @@ class ModelArguments:
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"`{name}` must be one of {', '.join(choices)}, got {getattr(self, name)!r}.")
+        if not self.feature_similarity >= 0:
+            raise ValueError(f"`feature_similarity` must be at least 0, got {self.feature_similarity}.")
         if self.feature_similarity and self.model is None and self.item_encoder is None:
-            raise ValueError("`feature_similarity` compares embeddings of an `item_encoder`: give one or leave it out.")
+            raise ValueError("`feature_similarity` compares embeddings of an `item_encoder`: give one, or none.")
         if self.code_sizes is not None and self.item_codes == "atomic":
             raise ValueError(f"`code_sizes` {self.code_sizes} have no use with `item_codes` atomic: leave one out.")
         for name in SIZES:

@@ -389,6 +389,8 @@ def test_the_tokenizer_learns_nothing_from_what_is_held_out(store):
         ({"num_latents": -1}, "`num_latents` must be at least 1"),
         ({"full_chunks": -1}, "`full_chunks` must be at least 0"),
         ({"item_dropout": 1.5}, "`item_dropout` must lie between 0 and 1, got 1.5"),
+        ({"feature_similarity": 2.0}, "`feature_similarity` compares embeddings of an `item_encoder`"),
+        ({"feature_similarity": -1.0, "item_encoder": "x"}, "`feature_similarity` must be at least 0, got -1.0"),
         ({"dropout": -0.1}, "`dropout` must lie between 0 and 1, got -0.1"),
     ],
 )
@@ -434,7 +436,8 @@ def test_a_named_encoder_joins_the_content(build_model, built, tmp_path):
     assert rows.shape == (3, 24)
     torch.testing.assert_close(rows[1:2], encode_texts(str(tmp_path), texts[1:2]))  # padding does not count
     torch.testing.assert_close(rows[0], rows[2])
-    model, processor = build_model(item_encoder=str(tmp_path))
+    model, processor = build_model(item_encoder=str(tmp_path), feature_similarity=2.0)
     assert model.config.item_feature_size == 24
+    assert model.config.feature_similarity == 2.0
     text = flatten_attributes(processor.catalog.attributes(3))
     torch.testing.assert_close(model.model.item_content.features[3:4], encode_texts(str(tmp_path), [text]))
