@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .data import Events, TrainingData
+from .data import Events, TrainingData, unit
 from .stopping import BestState
 from .transformer import ItemTransformer
 
@@ -178,6 +178,30 @@ class SASRec(SequenceRanker):
         hidden = self.network(torch.from_numpy(items), torch.from_numpy(real), causal=True)
         last = torch.from_numpy(np.maximum(real.sum(1) - 1, 0))
         return self.network.logits(hidden[torch.arange(len(last)), last]).numpy()
+
+
+@dataclass
+class SASRecText(SASRec):
+    """SASRec, and beside its scores how like the history each item's text is: what UniMP's `feature_similarity` adds.
+
+    Attributes:
+        similarity (`float`): weight of the cosines, of deviations from the items' mean, summed over the history.
+        decay (`float`): of the older ones' cosines, as in [`ContentKNN`].
+    """
+
+    SCORING_SETTINGS = ("similarity", "decay")
+    similarity: float = 2.0
+    decay: float = 0.6
+
+    def fit(self, data: TrainingData, validate: Callable[[], float] | None = None, seed: int = 0) -> None:
+        features = np.asarray(data.features["text"], np.float32)
+        known = features.any(axis=1, keepdims=True)
+        self.directions = unit(features - features.sum(axis=0) / max(1, known.sum())) * known
+        super().fit(data, validate, seed)
+
+    def score(self, histories: Events) -> np.ndarray:
+        likeness = (histories.matrix(self.num_items, self.decay) @ self.directions) @ self.directions.T
+        return super().score(histories) + self.similarity * likeness
 
 
 @dataclass

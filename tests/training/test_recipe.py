@@ -389,7 +389,7 @@ def test_the_tokenizer_learns_nothing_from_what_is_held_out(store):
         ({"num_latents": -1}, "`num_latents` must be at least 1"),
         ({"full_chunks": -1}, "`full_chunks` must be at least 0"),
         ({"item_dropout": 1.5}, "`item_dropout` must lie between 0 and 1, got 1.5"),
-        ({"feature_similarity": 2.0}, "`feature_similarity` compares embeddings of an `item_encoder`"),
+        ({"feature_similarity": 2.0}, "`feature_similarity` needs an `item_encoder`"),
         ({"feature_similarity": -1.0, "item_encoder": "x"}, "`feature_similarity` must be at least 0, got -1.0"),
         ({"dropout": -0.1}, "`dropout` must lie between 0 and 1, got -0.1"),
     ],
