@@ -137,7 +137,7 @@ class ModelArguments:
         if not self.feature_similarity >= 0:
             raise ValueError(f"`feature_similarity` must be at least 0, got {self.feature_similarity}.")
         if self.feature_similarity and self.model is None and self.item_encoder is None:
-            raise ValueError("`feature_similarity` needs an `item_encoder`, whose embeddings it compares: give both or neither.")
+            raise ValueError("`feature_similarity` needs an `item_encoder`, whose embeddings it compares: give both.")
         if self.code_sizes is not None and self.item_codes == "atomic":
             raise ValueError(f"`code_sizes` {self.code_sizes} have no use with `item_codes` atomic: leave one out.")
         for name in SIZES:
