@@ -54,7 +54,7 @@ class Table:
         models: by name, what differs from `settings`; the first is what the others are compared with. Some settings
             are not of `unimp train`: `of` names the model of another table, to be measured only; `without` columns
             that the data set is stripped of; `reconstructs: false` trains the answer of an example alone and nothing
-            of its history. `history_window` beside `of` is that of `unimp evaluate`.
+            of its history. `history_window` and `feature_similarity` beside `of` are those of `unimp evaluate`.
         settings: options of `unimp train` that all models share.
         baselines: names of `run_baselines.py`.
         grids: by baseline, settings to try instead of its own grid.
@@ -96,8 +96,8 @@ def train_and_evaluate(table: Table, name: str, seed: int, options: argparse.Nam
             _unimp("train", "--config", str(config))
     arguments = ["--model", str(model), "--dataset", dataset, "--split", table.split, "--tasks", table.task]
     arguments += ["--output_dir", str(folder / "evaluation"), "--among", table.among]
-    if "of" in table.models[name] and "history_window" in settings:
-        arguments += ["--history_window", str(settings["history_window"])]
+    for option in ("history_window", "feature_similarity") if "of" in table.models[name] else ():
+        arguments += [f"--{option}", str(settings[option])] if option in settings else []
     if settings.get("item_encoder"):
         arguments += ["--item_encoder", settings["item_encoder"]]
     _unimp("evaluate", *arguments)

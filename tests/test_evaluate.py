@@ -256,6 +256,7 @@ def test_another_split_than_the_one_trained_with_is_told(evaluate, home, caplog)
         (["--max_people", "0"], "`max_people` must be at least 1, got 0"),
         (["--rating_range", "1"], "`rating_range` must be the lowest and the highest"),
         (["--item_encoder", "x"], "`item_encoder` 'x' has no use"),
+        (["--feature_similarity", "2"], "`feature_similarity` 2.0 compares embeddings"),
     ],
 )
 def test_wrong_options_are_refused(evaluate, options, message):
@@ -267,6 +268,7 @@ def test_wrong_options_are_refused(evaluate, options, message):
     ("options", "message"),
     [
         (["--seed=-1"], "`seed` must be at least 0, got -1"),
+        (["--feature_similarity=-1"], "`feature_similarity` must be at least 0, got -1.0"),
         (["--history_window=-1"], "`history_window` must be at least 0, got -1"),
         (["--tasks"], "`tasks` is empty: name at least one of recommend, search"),
         (["--output_dir={file}"], "`output_dir` must be a folder, but .*file is a file"),
@@ -319,6 +321,12 @@ def test_the_encoder_of_a_model_must_be_the_one_it_was_made_with(evaluate, home)
         evaluate(*options, "--item_encoder", str(texts / "16"), model="encoder-model")
     results = evaluate(*options, "--item_encoder", str(texts / "8"), model="encoder-model")
     assert results["counts"]["items_added"] == 1
+    options = ["--item_encoder", str(texts / "8"), "--tasks", "recommend", "--feature_similarity"]
+    without, much = (
+        evaluate(*options, weight, model="encoder-model")["tasks"]["recommend"]["systems"] for weight in ("0", "50")
+    )
+    assert without["random"] == much["random"]
+    assert without["model"]["mrr@20"] != much["model"]["mrr@20"]
 
 
 def test_a_data_set_without_answers_is_refused(evaluate, home):

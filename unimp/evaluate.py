@@ -38,6 +38,9 @@ logger = logging.getLogger(__name__)
 RESULTS_FILE, RANKS_FILE, TABLE_FILE = "results.json", "ranks.npz", "table.md"
 
 
+LEAST_VALUES = {"batch_size": 1, "max_people": 1, "history_window": 0, "feature_similarity": 0, "seed": 0}
+
+
 @dataclass(kw_only=True)
 class EvaluateArguments:
     """Options of `unimp evaluate`."""
@@ -71,6 +74,10 @@ class EvaluateArguments:
         default=None,
         metadata={"help": "Most events of a history that are shown, 0 for none; by default as in training."},
     )
+    feature_similarity: float | None = field(
+        default=None,
+        metadata={"help": "How much likeness to the history adds to an item's score; by default as in training."},
+    )
     max_people: int | None = field(
         default=None,
         metadata={
@@ -90,7 +97,7 @@ class EvaluateArguments:
     )
 
     def __post_init__(self) -> None:
-        for name, least in (("batch_size", 1), ("max_people", 1), ("history_window", 0), ("seed", 0)):
+        for name, least in LEAST_VALUES.items():
             if getattr(self, name) is not None and getattr(self, name) < least:
                 raise ValueError(f"`{name}` must be at least {least}, got {getattr(self, name)}.")
         if self.among not in ("all", "new"):
@@ -125,6 +132,15 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _set_feature_similarity(model: PreTrainedModel, weight: float) -> None:
+    if model.config.code_sizes is not None or not model.config.item_feature_size:
+        raise ValueError(
+            f"`feature_similarity` {weight} compares embeddings of items that have a code each, which this model was "
+            "made without (`item_encoder`): leave it out."
+        )
+    model.config.feature_similarity = weight
+
+
 def _output_dir(options: EvaluateArguments) -> Path:
     name = "evaluation-" + re.sub(r"[^\w.-]+", "-", options.split)
     parent = Path(options.model) if Path(options.model).is_dir() else Path()
@@ -150,6 +166,8 @@ def evaluate_model(options: EvaluateArguments, device: Any = "cpu") -> tuple[dic
     model = model.eval().to(device)
     if options.history_window is not None:
         processor.history_window = options.history_window
+    if options.feature_similarity is not None:
+        _set_feature_similarity(model, options.feature_similarity)
     num_added = add_items(model, processor, store, options.item_encoder)
     _warn_of_trained_items(model, processor, split)
     test = _some_people(split.test, options.max_people, options.seed)
