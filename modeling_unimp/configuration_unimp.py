@@ -81,9 +81,10 @@ class UniMPConfig(PreTrainedConfig):
             place; a shop that wants new items to be seen gives more. Atomic codes only.
         feature_similarity (`float`, defaults to 0.0):
             How much an item's likeness to the history adds to its score: this many times the cosines of its given
-            features (`item_feature_size`) with those of the items read so far, the most recent one's in full and each
-            one's before it 0.6 times as much. In training, too, which then learns what likeness does not tell. Atomic
-            codes only.
+            features (`item_feature_size`, as deviations from the mean of the first items) with those of the items read
+            so far, the most recent one's in full and each one's before it 0.6 times as much. In training, too, which
+            then learns what likeness does not tell. Items outside the catalogue add nothing. For recommend and search:
+            the candidates of a select prompt are items read, too, so that their order counts. Atomic codes only.
         num_behaviors (`int`, defaults to 96):
             Rows of the table of event behaviours (rating, kind, time gap, period); row 0 means none.
         tie_item_embeddings (`bool`, defaults to `True`):

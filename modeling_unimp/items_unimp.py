@@ -7,7 +7,7 @@ from torch import nn
 
 from .codes_unimp import UniMPPictureStatistics
 from .configuration_unimp import UniMPConfig
-from .similarity_unimp import feature_directions
+from .similarity_unimp import feature_directions, mean_features
 from .trie_unimp import check_positions
 
 
@@ -26,11 +26,13 @@ class UniMPItemContent(UniMPPictureStatistics):
         self.register_buffer("text_ids", text_ids)
         self.register_buffer("image_embeddings", torch.zeros(config.num_items, config.vision_hidden_size))
         self.register_buffer("features", torch.zeros(config.num_items, config.item_feature_size))
+        self.register_buffer("feature_mean", torch.zeros(config.item_feature_size))
 
     def add(self, text_ids: torch.Tensor, image_embeddings: torch.Tensor, features: torch.Tensor) -> None:
-        """Append items; the first ones decide how pictures are standardised."""
+        """Append items; the first ones decide how pictures are standardised, and what features deviate from."""
         if not len(self.text_ids):
             self.fit_image_statistics(image_embeddings)
+            self.feature_mean = mean_features(features).to(self.feature_mean)
         self.text_ids = torch.cat([self.text_ids, text_ids.to(self.text_ids)])
         self.image_embeddings = torch.cat([self.image_embeddings, image_embeddings.to(self.image_embeddings)])
         self.features = torch.cat([self.features, features.to(self.features)])
@@ -38,10 +40,14 @@ class UniMPItemContent(UniMPPictureStatistics):
     def replace(
         self, items: list[int], text_ids: torch.Tensor, image_embeddings: torch.Tensor, features: torch.Tensor
     ) -> None:
-        """Change items; how pictures are standardised stays."""
+        """Change items; how pictures are standardised stays, and what features deviate from."""
         self.text_ids[items] = text_ids.to(self.text_ids)
         self.image_embeddings[items] = image_embeddings.to(self.image_embeddings)
         self.features[items] = features.to(self.features)
+
+    def feature_directions(self) -> torch.Tensor:
+        """See the function of this name, `[num_items, item_feature_size]`."""
+        return feature_directions(self.features.float(), self.feature_mean.float())
 
     def forward(self, token_embeddings: nn.Embedding) -> torch.Tensor:
         """Content of all items, `[num_items, content_size]`."""
@@ -239,6 +245,7 @@ class CatalogRowsMixin:
         for part in parts:
             sources += [*part.parameters(recurse=False), *part.buffers(recurse=False)]
         state = [(id(tensor), tensor.data_ptr(), *_version(tensor)) for tensor in sources]
+        state.append(bool(self.config.feature_similarity))
         state.append(torch.is_autocast_enabled(self.device.type) and torch.get_autocast_dtype(self.device.type))
         if self._kept_rows is None or self._kept_rows[0] != state:
             self._kept_rows = (state, self._compute_item_rows())
@@ -254,7 +261,7 @@ class CatalogRowsMixin:
         rows = self.model.item_rows(content)
         output_rows = rows if self.item_head is None else self.item_head(content)
         if self.config.feature_similarity and self.config.num_items:
-            directions = feature_directions(self.model.item_content.features.float())
+            directions = self.model.item_content.feature_directions()
             output_rows = torch.cat([output_rows, directions.to(output_rows)], dim=-1)
         return rows, output_rows
 

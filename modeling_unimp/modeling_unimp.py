@@ -81,6 +81,7 @@ class UniMPPreTrainedModel(PreTrainedModel):
             initialization.constant_(module.text_ids, -1)
             initialization.zeros_(module.image_embeddings)
             initialization.zeros_(module.features)
+            initialization.zeros_(module.feature_mean)
         elif isinstance(module, UniMPItemCodes):
             initialization.copy_(module.codes, module.first_codes(self.config))
             initialization.zeros_(module.centroids)
@@ -206,7 +207,10 @@ class UniMPModel(UniMPPreTrainedModel):
         use_cache: bool | None = None,
         **kwargs: Any,
     ) -> UniMPModelOutput:
-        """See [`UniMPForConditionalGeneration.forward`]; `item_rows` are the rows its head also uses."""
+        """
+        See [`UniMPForConditionalGeneration.forward`]; `item_rows` are the rows its head also uses. Where those have
+        the items' directions beside them, `last_hidden_state` has what the history is like.
+        """
         if prefill is None:
             rows = item_rows if item_rows is not None else (self.item_rows(self._content()),) * 2
             if pixel_values is not None:
@@ -248,11 +252,11 @@ class UniMPModel(UniMPPreTrainedModel):
         self, hidden_states: torch.Tensor, input_ids: torch.Tensor, prefill: UniMPPrefill, cache: Cache | None
     ) -> torch.Tensor:
         """Hidden states with what the history is like beside them, where the output rows have directions."""
-        directions = prefill.item_rows[1][:, hidden_states.shape[-1] :]
+        directions = prefill.item_rows[1][:, hidden_states.shape[-1] :].detach()
         if not directions.shape[1]:
             return hidden_states
-        ids = tokens_so_far(input_ids, cache, self.config.text_config.num_hidden_layers)
-        likeness = history_directions(ids - self.config.first_item_id, directions, input_ids.shape[1])
+        codes = tokens_so_far(input_ids, cache) - self.config.first_item_id
+        likeness = history_directions(codes, directions, input_ids.shape[1])
         return torch.cat([hidden_states, self.config.feature_similarity * likeness.to(hidden_states)], dim=-1)
 
     def _content(self) -> torch.Tensor | None:

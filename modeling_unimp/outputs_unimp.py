@@ -37,7 +37,8 @@ class UniMPPromptState:
     A batch of prompts that were read, from which any number of answers can be decoded.
 
     Attributes:
-        hidden_states: `[batch, hidden_size]`, of each prompt's last token.
+        hidden_states: `[batch, hidden_size]`, of each prompt's last token; with `config.feature_similarity` what its
+            history is like beside them, `[batch, hidden_size + item_feature_size]`.
         past_key_values: the decoder's cache of all tokens; `None` where it was not asked for.
         attention_mask: `[batch, tokens]`, 0 for padding.
         prefill: the [`UniMPPrefill`] of pictures and item rows.
@@ -51,7 +52,10 @@ class UniMPPromptState:
 
 @dataclass
 class UniMPModelOutput(BaseModelOutputWithPast):
-    """[`~transformers.modeling_outputs.BaseModelOutputWithPast`] and the [`UniMPPrefill`] for the tokens to come."""
+    """
+    [`~transformers.modeling_outputs.BaseModelOutputWithPast`] and the [`UniMPPrefill`] for the tokens to come.
+    `last_hidden_state` may be wider than the decoder's, see [`UniMPPromptState`].
+    """
 
     prefill: UniMPPrefill | None = None
 

@@ -61,8 +61,9 @@ class UniMPSession:
     A prompt of one person that stays read while its end changes: what is new costs its own tokens and pictures alone.
     Made by [`~UniMPForConditionalGeneration.start_session`]; the answers are those of the whole prompt read anew.
 
-    A token costs the same at every length but for its attention: to all tokens before it, and to all pictures with
-    `visual_scope="all"`. The model's weights and catalogue must stay as they are while a session lasts.
+    A token costs the same at every length but for what it looks at: all tokens before it, all pictures with
+    `visual_scope="all"`, and the directions of all items with `feature_similarity`. The model's weights and catalogue
+    must stay as they are while a session lasts.
 
     Attributes:
         num_tokens (`int`): length of the prompt.

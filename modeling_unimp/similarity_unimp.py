@@ -4,31 +4,44 @@ import torch
 from torch import nn
 from transformers.cache_utils import Cache, DynamicLayer
 
-# Of two items of a history that follow each other the earlier one counts so much of the later one.
+# Weight of an item's direction relative to that of the one read after it.
 DECAY = 0.6
+# A deviation that is no larger than this share of the features is rounding.
+LEAST_DEVIATION = 1e-6
 
 
-def feature_directions(features: torch.Tensor) -> torch.Tensor:
+def mean_features(features: torch.Tensor) -> torch.Tensor:
+    """Of given features, `[num_items, item_feature_size]`, the mean of those that are known (not all zeros)."""
+    return features.sum(0) / features.any(dim=-1).sum().clamp(min=1)
+
+
+def feature_directions(features: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
     """
-    Given features of the catalogue's items, `[num_items, item_feature_size]`, as deviations from their mean, each of
-    length 1; zeros where nothing is known.
+    Given features, `[num_items, item_feature_size]`, as deviations from `mean`, each of length 1; zeros where nothing
+    is known.
     """
-    known = features.any(dim=-1, keepdim=True)
-    mean = features.sum(0) / known.sum().clamp(min=1)
-    return nn.functional.normalize(features - mean, dim=-1) * known
+    deviations, length = features - mean, features.norm(dim=-1, keepdim=True)
+    tells = (length > 0) & (deviations.norm(dim=-1, keepdim=True) > LEAST_DEVIATION * length)
+    return nn.functional.normalize(deviations, dim=-1) * tells
 
 
-def tokens_so_far(input_ids: torch.Tensor, cache: Cache | None, layer: int) -> torch.Tensor:
+class TokenIds(DynamicLayer):
+    """One more layer of a decoder's own cache: the ids of the tokens that were read."""
+
+
+def tokens_so_far(input_ids: torch.Tensor, cache: Cache | None) -> torch.Tensor:
     """
-    `[batch, tokens]` with all tokens that were read before them. Their ids are kept as one more layer of the decoder's
-    own cache, so that whatever is done to that (beams put in another order, tokens taken off again) is done to them.
+    `[batch, tokens]` with all tokens that were read before them. Their ids are kept in the decoder's own cache, so
+    that whatever is done to that (beams put in another order, tokens taken off again) is done to them.
     """
     if cache is None:
         return input_ids
-    if cache.layer_class_to_replicate is None and len(cache.layers) == layer:  # it has the decoder's layers alone
-        cache.layers.append(DynamicLayer())
+    numbers = [number for number, layer in enumerate(cache.layers) if isinstance(layer, TokenIds)]
+    if not numbers:
+        numbers = [len(cache.layers)]
+        cache.layers.append(TokenIds())
     ids = input_ids[:, None, :, None]
-    return cache.update(ids, ids[..., :0], layer)[0][:, 0, :, 0]
+    return cache.update(ids, ids[..., :0], numbers[0])[0][:, 0, :, 0]
 
 
 def history_directions(codes: torch.Tensor, directions: torch.Tensor, num_tokens: int) -> torch.Tensor:
@@ -38,7 +51,7 @@ def history_directions(codes: torch.Tensor, directions: torch.Tensor, num_tokens
 
     Args:
         codes (`torch.LongTensor` of shape `(batch, tokens)`): which item a token is; negative for other tokens, and
-            past the catalogue for an item whose features nobody gave.
+            past the catalogue for an item outside it, whose features nobody gave.
         directions (`torch.Tensor` of shape `(num_items, item_feature_size)`): of [`feature_directions`].
         num_tokens (`int`): how many last tokens.
 

@@ -18,7 +18,7 @@ def item_features(encoder: str, catalog: Catalog, codes: Sequence[int]) -> torch
 @torch.no_grad()
 def encode_texts(encoder: str, texts: Sequence[str], batch_size: int = 64) -> torch.Tensor:
     """
-    Mean of a text encoder's last hidden states, `[texts, hidden_size]`; zeros for a text without a token.
+    Mean of a text encoder's last hidden states, `[texts, hidden_size]`; zeros for a text that is empty or no token.
 
     Args:
         encoder (`str`): folder or Hub id.
@@ -36,7 +36,8 @@ def encode_texts(encoder: str, texts: Sequence[str], batch_size: int = 64) -> to
     settings = {"truncation": True, "max_length": 256}
     rows = torch.zeros(len(texts), model.config.get_text_config().hidden_size)
     tokens = tokenizer(list(texts), **settings)["input_ids"] if len(texts) else []
-    positions = [position for position, ids in enumerate(tokens) if ids]  # attention over nothing is not a number
+    # Attention over nothing is not a number; and what an encoder adds to every text tells nothing of an empty one.
+    positions = [position for position, ids in enumerate(tokens) if ids and texts[position]]
     for start in tqdm(range(0, len(positions), batch_size), "Encoding texts", leave=False):
         batch = positions[start : start + batch_size]
         inputs = tokenizer([texts[position] for position in batch], padding=True, return_tensors="pt", **settings)

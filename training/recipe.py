@@ -134,9 +134,9 @@ class ModelArguments:
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"`{name}` must be one of {', '.join(choices)}, got {getattr(self, name)!r}.")
-        if not self.feature_similarity >= 0:
-            raise ValueError(f"`feature_similarity` must be at least 0, got {self.feature_similarity}.")
-        if self.feature_similarity and self.model is None and self.item_encoder is None:
+        if not 0 <= self.feature_similarity < float("inf"):
+            raise ValueError(f"`feature_similarity` must be a number of at least 0, got {self.feature_similarity}.")
+        if self.feature_similarity and self.item_encoder is None:
             raise ValueError("`feature_similarity` needs an `item_encoder`, whose embeddings it compares: give both.")
         if self.code_sizes is not None and self.item_codes == "atomic":
             raise ValueError(f"`code_sizes` {self.code_sizes} have no use with `item_codes` atomic: leave one out.")
@@ -267,6 +267,11 @@ def build(
     if arguments.model is not None:
         return continue_with(*load(arguments.model), store, arguments.item_encoder, training)
     sizes = _code_sizes(arguments, len(store.items))
+    if sizes is not None and arguments.feature_similarity:
+        raise ValueError(
+            f"`feature_similarity` {arguments.feature_similarity} compares items with a code each, but this "
+            "catalogue's have semantic codes: leave it out, or give `--item_codes atomic`."
+        )
     catalog = Catalog(as_table(store.items))
     catalog.embed_images()
     features = None

@@ -199,6 +199,11 @@ class UniMPTrainer(SFTTrainer):
                 f"`model` has {model.config.num_items} item codes, the catalogue of `processing_class` "
                 f"{len(processing_class.catalog or ())} items: call `processor.index_catalog(model)` first."
             )
+        if model.config.feature_similarity and args.task_rates.get("select"):
+            logger.warning(
+                "`feature_similarity` takes the candidates of `select` for a part of the history: leave the task out "
+                "of `task_rates`, or `feature_similarity` where selecting matters."
+            )
         if peft_config is not None:
             peft_config = copy.copy(peft_config)
             peft_config.modules_to_save = [*(peft_config.modules_to_save or ()), *new_module_names(model)]

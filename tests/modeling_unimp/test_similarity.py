@@ -7,6 +7,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassClassValidationError
 
 from unimp import UniMPConfig
+from unimp.modeling_unimp.similarity_unimp import feature_directions, mean_features
 
 from .test_generation import GREEDY
 from .test_sessions import CUTS, PROMPT, check, length, stretch
@@ -77,11 +78,45 @@ def test_items_without_features_and_new_ones():
     rows = model.compute_item_rows()[1][:, 32:]
     assert not rows[3].any()
     torch.testing.assert_close(rows[known].norm(dim=-1), torch.ones(5))
-    features = model.model.item_content.features[known]
-    torch.testing.assert_close(rows[0], torch.nn.functional.normalize(features[0] - features.mean(0), dim=0))
+    features, mean = model.model.item_content.features[known], model.model.item_content.feature_mean
+    torch.testing.assert_close(rows[0], torch.nn.functional.normalize(features[0] - mean, dim=0))
+    torch.testing.assert_close(mean_features(model.model.item_content.features), features.mean(0))
     model.add_items(torch.full((1, 6), -1), features=features[:1])
     rows = model.compute_item_rows()[1][:, 32:]
     torch.testing.assert_close(rows[NUM_ITEMS], rows[0])
+
+
+def test_items_that_join_leave_the_others_alone(tmp_path):
+    model, inputs = similar_model(), prompt(ITEM)
+    before = model.score_items(**inputs)
+    model.add_items(torch.full((9, 6), -1), features=20 + torch.randn(9, 7))
+    after = model.score_items(**inputs)[:, :NUM_ITEMS]
+    torch.testing.assert_close(after - after[:, :1], before - before[:, :1], rtol=1e-4, atol=1e-4)
+    model.save_pretrained(tmp_path)
+    loaded = type(model).from_pretrained(tmp_path).eval()
+    torch.testing.assert_close(loaded.score_items(**inputs), model.score_items(**inputs))
+
+
+def test_features_that_are_all_alike_tell_nothing():
+    features = torch.rand(1, 7).repeat(50, 1)
+    assert not feature_directions(features, mean_features(features)).any()
+
+
+def test_the_weight_can_be_changed_after_an_answer():
+    model, inputs = tiny_model(item_feature_size=7), prompt(ITEM)
+    model.score_items(**inputs)
+    model.config.feature_similarity = WEIGHT
+    torch.testing.assert_close(model.score_items(**inputs), similar_model().score_items(**inputs))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_it_trains_under_autocast_and_gives_directions_no_gradient(dtype):
+    model = similar_model().train()
+    ids = torch.tensor([[FIRST_ITEM + 2, END, FIRST_ITEM + 5]])
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        model(input_ids=ids, labels=torch.tensor([[-100, -100, FIRST_ITEM + 5]])).loss.backward()
+    assert model.model.item_rows.learned.grad.isfinite().all()
+    assert not model.model.item_content.features.requires_grad
 
 
 def test_a_catalogue_that_is_empty_still_answers():

@@ -390,13 +390,18 @@ def test_the_tokenizer_learns_nothing_from_what_is_held_out(store):
         ({"full_chunks": -1}, "`full_chunks` must be at least 0"),
         ({"item_dropout": 1.5}, "`item_dropout` must lie between 0 and 1, got 1.5"),
         ({"feature_similarity": 2.0}, "`feature_similarity` needs an `item_encoder`"),
-        ({"feature_similarity": -1.0, "item_encoder": "x"}, "`feature_similarity` must be at least 0, got -1.0"),
+        ({"feature_similarity": -1.0, "item_encoder": "x"}, "`feature_similarity` must be a number"),
         ({"dropout": -0.1}, "`dropout` must lie between 0 and 1, got -0.1"),
     ],
 )
 def test_wrong_options_are_refused(option, message):
     with pytest.raises(ValueError, match=message):
         ModelArguments(**option)
+
+
+def test_likeness_of_items_with_semantic_codes_is_refused(build_model, encoder):
+    with pytest.raises(ValueError, match=r"`feature_similarity` 2\.0 compares items with a code each"):
+        build_model(item_encoder=encoder(), feature_similarity=2.0, item_codes="semantic")
 
 
 def test_a_long_prompt_has_room_for_its_answer(build_model):
