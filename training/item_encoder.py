@@ -18,7 +18,7 @@ def item_features(encoder: str, catalog: Catalog, codes: Sequence[int]) -> torch
 @torch.no_grad()
 def encode_texts(encoder: str, texts: Sequence[str], batch_size: int = 64) -> torch.Tensor:
     """
-    Mean of a text encoder's last hidden states, `[texts, hidden_size]`; zeros for a text that is empty or no token.
+    Mean of a text encoder's last hidden states, `[texts, hidden_size]`; zeros for an empty text or one of no tokens.
 
     Args:
         encoder (`str`): folder or Hub id.

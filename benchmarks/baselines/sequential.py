@@ -183,6 +183,7 @@ class SASRec(SequenceRanker):
 @dataclass
 class SASRecText(SASRec):
     """SASRec, and beside its scores how like the history each item's text is: what UniMP's `feature_similarity` adds.
+    There it is trained with; here it is added afterwards, its weight tuned on validation.
 
     Attributes:
         similarity (`float`): weight of the cosines, of deviations from the items' mean, summed over the history.
