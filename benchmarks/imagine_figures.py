@@ -151,7 +151,7 @@ class Judge:
 
 class Artists:
     """
-    All systems. They draw from the same noise, with the same keywords of the request, and begin with the picture of
+    All systems. They draw with the same noise and the same keywords of the request, and change the picture of
     what was found for the person; the request alone with that of what it finds for anybody.
 
     Args:

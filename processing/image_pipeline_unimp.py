@@ -215,10 +215,10 @@ class UniMPImagePipeline(DiffusionPipeline):
                 Candidates of the same turn start from the same noise.
             guidance_scale (`float`, defaults to 1.5): how strictly the denoiser follows what it is conditioned on; the
                 large ones want more, Stable Diffusion about 7.
-            num_inference_steps (`int`, defaults to 20): steps of the scheduler.
-            strength (`float`, defaults to 0.85): how much of the picture of the item that fits best is noise where
-                drawing begins (UniMP conditions on what it retrieved; SDEdit, Meng et al., 2022), and so how many of
-                the steps are taken; 1 for noise alone.
+            num_inference_steps (`int`, defaults to 20): steps of denoising.
+            strength (`float`, defaults to 0.85): how freely the picture of the item that fits best may be changed
+                (UniMP conditions on what it retrieved): the share of the way to noise from which on changes are made,
+                and so of the steps that are taken; 1 to draw from noise alone.
             num_retrieved (`int`, defaults to 3): items that stand for what was asked.
             preference_keywords, target_keywords (`Sequence[str]`, *optional*): instead of those found; none if empty.
             use_answer (`bool`, defaults to `True`): let the model say in words what the person likes about the item
@@ -259,7 +259,7 @@ class UniMPImagePipeline(DiffusionPipeline):
             # The words of a request are what was asked; what was found for it may miss one of them.
             target_keywords = self.keywords_of_request(query, wanted if target is not None or query is None else [])
         states, mask = self.four_conditions(target_keywords, preference_keywords, history if use_soft else [])
-        # The request alone begins with what it finds for anybody.
+        # The request alone changes what it finds for anybody.
         starts = [next(filter(None, fitting if weighting else asked), None) for weighting in weightings]
         pictures = self.generate(
             states, mask, weightings, guidance_scale, num_inference_steps, generator, starts, strength
@@ -505,47 +505,90 @@ class UniMPImagePipeline(DiffusionPipeline):
             states, mask: [`~UniMPImagePipeline.conditioning`] of nothing, the target, both, the preference: 4 rows.
             weightings, guidance_scale: see [`mixing`]. Where a weighting is met again, a new noise is begun.
             num_inference_steps, generator: see [`~UniMPImagePipeline.__call__`].
-            starts: a picture a weighting that drawing begins with; noise if there is none, or not for each.
+            starts: a picture a weighting that is changed; drawn from noise if there is none, or not for each.
             strength: see [`~UniMPImagePipeline.__call__`].
         """
         unet, scheduler = self.unet, self.scheduler
+        factors = torch.tensor([mixing(weighting, guidance_scale) for weighting in weightings], dtype=unet.dtype)
+        conditions = states.to(unet.dtype), mask, factors.to(unet.device)
+        if strength < 1 and starts and all(starts):
+            num_steps = max(1, round(num_inference_steps * strength))
+            noises = self._noise(weightings, num_steps, generator)
+            return self.to_pictures(self._edit(starts, noises, strength, *conditions))
         scheduler.set_timesteps(num_inference_steps, device=unet.device)
-        factors = torch.tensor([mixing(weighting, guidance_scale) for weighting in weightings], device=unet.device)
-        rows, conditions = factors.nonzero(as_tuple=True)
-        shares = factors[rows, conditions][:, None, None, None].to(unet.dtype)
-        states, mask = states.to(unet.dtype)[conditions], mask[conditions]
-        timesteps, latents = self._begin(self._noise(weightings, generator), starts, strength, num_inference_steps)
+        latents = self._noise(weightings, 1, generator)[0] * scheduler.init_noise_sigma
         takes_generator = "generator" in inspect.signature(scheduler.step).parameters
         extra = {"generator": generator} if takes_generator else {}
-        for timestep in self.progress_bar(timesteps):
-            inputs = scheduler.scale_model_input(latents, timestep)[rows]
-            predicted = unet(inputs, timestep, encoder_hidden_states=states, encoder_attention_mask=mask).sample
-            mixed = torch.zeros_like(latents).index_add(0, rows, shares * predicted)
-            latents = scheduler.step(mixed, timestep, latents, **extra).prev_sample
+        for timestep in self.progress_bar(scheduler.timesteps):
+            predicted = self._predict(scheduler.scale_model_input(latents, timestep), timestep, *conditions)
+            latents = scheduler.step(predicted, timestep, latents, **extra).prev_sample
         return self.to_pictures(latents)
 
-    def _begin(
-        self, noise: torch.Tensor, starts: Sequence[Image.Image | None], strength: float, num_steps: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The time steps to take, and what the first of them is taken from."""
-        scheduler, skipped = self.scheduler, 0
-        if starts and all(starts):
-            skipped = min(num_steps - 1, num_steps - round(num_steps * strength))
-        timesteps = scheduler.timesteps[skipped * scheduler.order :]
-        if not skipped:
-            return timesteps, noise * scheduler.init_noise_sigma
-        if hasattr(scheduler, "set_begin_index"):
-            scheduler.set_begin_index(skipped * scheduler.order)
-        pixels = torch.stack([to_pixels(picture, self.picture_size) for picture in starts]).to(noise.device)
-        latents = self.to_latents(pixels.float() / 127.5 - 1).to(noise)
-        return timesteps, scheduler.add_noise(latents, noise, timesteps[:1].expand(len(noise)))
+    def _predict(
+        self, latents: torch.Tensor, timestep: Any, states: torch.Tensor, mask: torch.Tensor, factors: torch.Tensor
+    ) -> torch.Tensor:
+        """The denoiser's predictions under the four conditions, mixed by `factors`, `[pictures, 4]`."""
+        rows, conditions = factors.nonzero(as_tuple=True)
+        states, mask = states[conditions], mask[conditions]
+        predicted = self.unet(
+            latents[rows], timestep, encoder_hidden_states=states, encoder_attention_mask=mask
+        ).sample
+        return torch.zeros_like(latents).index_add(0, rows, factors[rows, conditions][:, None, None, None] * predicted)
 
-    def _noise(self, weightings: Sequence[float], generator: torch.Generator | None) -> torch.Tensor:
-        """Candidates of one turn differ in what they are made of alone: they start from the same noise."""
+    def _edit(
+        self,
+        starts: Sequence[Image.Image],
+        noises: torch.Tensor,
+        strength: float,
+        states: torch.Tensor,
+        mask: torch.Tensor,
+        factors: torch.Tensor,
+    ) -> torch.Tensor:
+        """
+        Pictures changed into what is wanted (FlowEdit, Kulikov et al., 2025, algorithm 1, for any kind of prediction).
+
+        From much noise to little, the denoiser predicts the picture that was begun with, told nothing, and what it has
+        become, told what is wanted, under the same noise; the difference of the two is the change. What a denoiser
+        cannot draw is in neither, and stays as it was.
+        """
+        scheduler, device = self.scheduler, self.unet.device
+        if not hasattr(scheduler, "alphas_cumprod"):
+            raise ValueError(
+                f"A `strength` below 1 needs a `scheduler` with levels of noise (`alphas_cumprod`), which "
+                f"`{type(scheduler).__name__}` has not: give `strength=1`, or another scheduler such as DDIM."
+            )
+        pixels = torch.stack([to_pixels(picture, self.picture_size) for picture in starts]).to(device)
+        latents = self.to_latents(pixels.float() / 127.5 - 1).to(self.unet.dtype)
+        most = strength * len(scheduler.alphas_cumprod)
+        timesteps = torch.linspace(most, 0, len(noises) + 1, device=device)[:-1].ceil().long() - 1
+        shares = scheduler.alphas_cumprod.to(device)[timesteps]  # of the picture's variance
+        levels = [*((1 - shares) / shares).sqrt().tolist(), 0.0]  # of noise beside the picture
+        nothing = torch.eye(4, device=device, dtype=factors.dtype)[[NOTHING] * len(factors)]
+        factors, change = torch.cat([nothing, factors]), torch.zeros_like(latents)
+        for n, (timestep, share) in enumerate(zip(self.progress_bar(timesteps), shares, strict=True)):
+            noise = noises[n].repeat(2, 1, 1, 1)
+            noisy = share.sqrt() * torch.cat([latents, latents + change]) + (1 - share).sqrt() * noise
+            predicted = self._denoised(self._predict(noisy, timestep, states, mask, factors), noisy, share)
+            before, after = predicted.chunk(2)
+            change = change + (1 - levels[n + 1] / levels[n]) * (after - before - change)
+        return latents + change
+
+    def _denoised(self, predicted: torch.Tensor, noisy: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+        """The picture in a prediction of the picture, the noise or the velocity."""
+        kind = self.scheduler.config.prediction_type
+        if kind == "v_prediction":
+            return share.sqrt() * noisy - (1 - share).sqrt() * predicted
+        return predicted if kind == "sample" else (noisy - (1 - share).sqrt() * predicted) / share.sqrt()
+
+    def _noise(self, weightings: Sequence[float], num_steps: int, generator: torch.Generator | None) -> torch.Tensor:
+        """
+        `[steps, pictures, ...]`. Candidates of one turn differ in what they are made of alone: their noise is the same.
+        """
         turns = [list(weightings[:n]).count(weighting) for n, weighting in enumerate(weightings)]
         size, scale = self.picture_size, self._scale
-        shape = (max(turns) + 1, self.unet.config.in_channels, size[0] // scale, size[1] // scale)
-        return randn_tensor(shape, generator=generator, device=self.unet.device, dtype=self.unet.dtype)[turns]
+        shape = (max(turns) + 1, num_steps, self.unet.config.in_channels, size[0] // scale, size[1] // scale)
+        noise = randn_tensor(shape, generator=generator, device=self.unet.device, dtype=self.unet.dtype)
+        return noise[turns].transpose(0, 1)
 
 
 def _as_mapping(entry: Any) -> Mapping[str, Any]:

@@ -14,10 +14,12 @@ from diffusers import (
     DDIMScheduler,
     DDPMScheduler,
     EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
     PNDMScheduler,
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -176,12 +178,52 @@ def test_the_taste_alone_does_not_depend_on_the_request(pipe):
     assert (pixels(draw(pipe, **alone)) == pixels(draw(pipe, **alone, query="black shoes"))).all()
 
 
-def test_drawing_begins_with_what_was_found(pipe):
-    """The last of a hundred steps alone changes little of it."""
-    arguments = {"query": None, "target": "hat", "num_candidates": 1, "weightings": [0.5]}
-    result = draw(pipe, **arguments, num_inference_steps=100, strength=0.01)
+def test_what_was_found_is_changed_and_not_drawn_anew(pipe):
+    """A denoiser that is told nothing more than nothing changes nothing, however much noise there is."""
+    arguments = {"query": None, "target": "hat", "num_candidates": 1, "weightings": [0.0], "strength": 0.9}
+    result = draw(pipe, **arguments, target_keywords=[])
     found = to_pixels(pipe.picture_of("hat"), pipe.picture_size).permute(1, 2, 0).numpy()
-    assert np.abs(pixels(result)[0] - found).mean() < 10
+    assert (pixels(result)[0] == found).all()
+    assert (pixels(draw(pipe, **arguments))[0] != found).any()
+
+
+class Told(torch.nn.Module):
+    """A denoiser that sees at once what it is told: flat pictures, of the first number of the condition."""
+
+    def __init__(self, scheduler):
+        super().__init__()
+        self.config = make_unet(12).config
+        self.dtype, self.device = torch.float32, torch.device("cpu")
+        self.scheduler = scheduler
+
+    def forward(self, noisy, timestep, encoder_hidden_states, encoder_attention_mask):
+        picture = encoder_hidden_states[:, :1, :1, None].expand_as(noisy)
+        share = self.scheduler.alphas_cumprod[timestep]
+        noise = (noisy - share.sqrt() * picture) / (1 - share).sqrt()
+        velocity = share.sqrt() * noise - (1 - share).sqrt() * picture
+        kinds = {"sample": picture, "epsilon": noise, "v_prediction": velocity}
+        return UNet2DConditionOutput(sample=kinds[self.scheduler.config.prediction_type])
+
+
+@pytest.mark.parametrize("prediction_type", ["sample", "epsilon", "v_prediction"])
+@pytest.mark.parametrize("steps", [1, 7])
+def test_the_change_is_what_it_makes_of_what_it_is_told(parts, prediction_type, steps):
+    """Nothing 0.1, the request 0.3, both 0.5: weightings of 0, 0.25 and 0.5 add 2, 3 and 4 times 0.1 to a picture."""
+    pipe = UniMPImagePipeline(**{**parts, "scheduler": make_scheduler(prediction_type=prediction_type)})
+    pipe.set_progress_bar_config(disable=True)
+    pipe.unet = Told(pipe.scheduler)
+    states = torch.tensor([0.1, 0.3, 0.5, 0.0])[:, None, None].expand(4, 1, WIDTH)
+    start, weightings = Image.new("RGB", (16, 16), (40, 100, 160)), [0.0, 0.25, 0.5]
+    drawn = pipe.generate(states, torch.ones(4, 1), weightings, 1.0, steps, seeded(), [start] * 3, strength=0.8)
+    changes = np.stack([np.asarray(picture, dtype=float) - np.asarray(start) for picture in drawn]) / 127.5
+    np.testing.assert_allclose(changes.mean((1, 2, 3)), [0.2, 0.3, 0.4], atol=0.01)
+    assert changes.std((1, 2, 3)).max() < 0.01
+
+
+def test_a_scheduler_without_levels_of_noise_draws_from_noise_alone(pipe):
+    pipe.register_modules(scheduler=FlowMatchEulerDiscreteScheduler())
+    with pytest.raises(ValueError, match="A `strength` below 1 needs a `scheduler` with levels of noise"):
+        draw(pipe)
 
 
 @pytest.mark.parametrize("strength", [0, 1.1, -0.5, float("nan"), "half"])
