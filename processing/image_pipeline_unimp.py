@@ -582,7 +582,7 @@ class UniMPImagePipeline(DiffusionPipeline):
 
     def _noise(self, weightings: Sequence[float], num_steps: int, generator: torch.Generator | None) -> torch.Tensor:
         """
-        `[steps, pictures, ...]`. Candidates of one turn differ in what they are made of alone: their noise is the same.
+        `[steps, pictures, ...]`. Candidates of a turn differ in what they are made of alone: their noise is the same.
         """
         turns = [list(weightings[:n]).count(weighting) for n, weighting in enumerate(weightings)]
         size, scale = self.picture_size, self._scale
