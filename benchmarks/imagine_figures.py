@@ -151,8 +151,8 @@ class Judge:
 
 class Artists:
     """
-    All systems. They draw with the same noise and the same keywords of the request, and change the picture of
-    what was found for the person; the request alone with that of what it finds for anybody.
+    All systems. They draw with the same noise and the same keywords of the request, and change the picture of what was
+    found for the person; the request alone changes that of what it finds for anybody.
 
     Args:
         pipeline ([`UniMPImagePipeline`]): ours.

@@ -128,7 +128,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     image_prompt, _ = train(ImagePromptPipeline, model, processor, pairs, options)
     drawing = {name: getattr(options, name) for name in ("guidance_scale", "num_inference_steps")} | {
         "use_answer": False,
-        "strength": 1.0,  # a poster is nothing to begin another one with
+        "strength": 1.0,  # a poster is nothing to make another one of
     }
     device = "cuda" if torch.cuda.is_available() else "cpu"
     artists = Artists(ours.to(device), image_prompt.to(device), **drawing)

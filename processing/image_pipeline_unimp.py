@@ -3,6 +3,7 @@
 import inspect
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ from .tasks_unimp import is_list
 try:
     from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin, UNet2DConditionModel
     from diffusers.utils.torch_utils import randn_tensor
+
+    from .editing_unimp import change_pictures
 except ImportError as error:
     raise ImportError("Making pictures needs `diffusers`: `pip install diffusers`.") from error
 
@@ -509,18 +512,21 @@ class UniMPImagePipeline(DiffusionPipeline):
             strength: see [`~UniMPImagePipeline.__call__`].
         """
         unet, scheduler = self.unet, self.scheduler
-        factors = torch.tensor([mixing(weighting, guidance_scale) for weighting in weightings], dtype=unet.dtype)
-        conditions = states.to(unet.dtype), mask, factors.to(unet.device)
+        factors = torch.tensor([mixing(weighting, guidance_scale) for weighting in weightings], device=unet.device)
+        predict = partial(self._predict, states=states.to(unet.dtype), mask=mask)
         if strength < 1 and starts and all(starts):
-            num_steps = max(1, round(num_inference_steps * strength))
-            noises = self._noise(weightings, num_steps, generator)
-            return self.to_pictures(self._edit(starts, noises, strength, *conditions))
+            nothing = torch.eye(4, device=unet.device)[[NOTHING] * len(factors)]
+            predict = partial(predict, factors=torch.cat([nothing, factors]))
+            noises = self._noise(weightings, max(1, round(num_inference_steps * strength)), generator)
+            pixels = torch.stack([to_pixels(picture, self.picture_size) for picture in starts]).to(unet.device)
+            latents = self.to_latents(pixels.float() / 127.5 - 1).to(unet.dtype)
+            return self.to_pictures(change_pictures(predict, scheduler, latents, noises, strength, self.progress_bar))
         scheduler.set_timesteps(num_inference_steps, device=unet.device)
         latents = self._noise(weightings, 1, generator)[0] * scheduler.init_noise_sigma
         takes_generator = "generator" in inspect.signature(scheduler.step).parameters
         extra = {"generator": generator} if takes_generator else {}
         for timestep in self.progress_bar(scheduler.timesteps):
-            predicted = self._predict(scheduler.scale_model_input(latents, timestep), timestep, *conditions)
+            predicted = predict(scheduler.scale_model_input(latents, timestep), timestep, factors=factors)
             latents = scheduler.step(predicted, timestep, latents, **extra).prev_sample
         return self.to_pictures(latents)
 
@@ -529,56 +535,12 @@ class UniMPImagePipeline(DiffusionPipeline):
     ) -> torch.Tensor:
         """The denoiser's predictions under the four conditions, mixed by `factors`, `[pictures, 4]`."""
         rows, conditions = factors.nonzero(as_tuple=True)
+        shares = factors[rows, conditions][:, None, None, None].to(latents.dtype)
         states, mask = states[conditions], mask[conditions]
         predicted = self.unet(
             latents[rows], timestep, encoder_hidden_states=states, encoder_attention_mask=mask
         ).sample
-        return torch.zeros_like(latents).index_add(0, rows, factors[rows, conditions][:, None, None, None] * predicted)
-
-    def _edit(
-        self,
-        starts: Sequence[Image.Image],
-        noises: torch.Tensor,
-        strength: float,
-        states: torch.Tensor,
-        mask: torch.Tensor,
-        factors: torch.Tensor,
-    ) -> torch.Tensor:
-        """
-        Pictures changed into what is wanted (FlowEdit, Kulikov et al., 2025, algorithm 1, for any kind of prediction).
-
-        From much noise to little, the denoiser predicts the picture that was begun with, told nothing, and what it has
-        become, told what is wanted, under the same noise; the difference of the two is the change. What a denoiser
-        cannot draw is in neither, and stays as it was.
-        """
-        scheduler, device = self.scheduler, self.unet.device
-        if not hasattr(scheduler, "alphas_cumprod"):
-            raise ValueError(
-                f"A `strength` below 1 needs a `scheduler` with levels of noise (`alphas_cumprod`), which "
-                f"`{type(scheduler).__name__}` has not: give `strength=1`, or another scheduler such as DDIM."
-            )
-        pixels = torch.stack([to_pixels(picture, self.picture_size) for picture in starts]).to(device)
-        latents = self.to_latents(pixels.float() / 127.5 - 1).to(self.unet.dtype)
-        most = strength * len(scheduler.alphas_cumprod)
-        timesteps = torch.linspace(most, 0, len(noises) + 1, device=device)[:-1].ceil().long() - 1
-        shares = scheduler.alphas_cumprod.to(device)[timesteps]  # of the picture's variance
-        levels = [*((1 - shares) / shares).sqrt().tolist(), 0.0]  # of noise beside the picture
-        nothing = torch.eye(4, device=device, dtype=factors.dtype)[[NOTHING] * len(factors)]
-        factors, change = torch.cat([nothing, factors]), torch.zeros_like(latents)
-        for n, (timestep, share) in enumerate(zip(self.progress_bar(timesteps), shares, strict=True)):
-            noise = noises[n].repeat(2, 1, 1, 1)
-            noisy = share.sqrt() * torch.cat([latents, latents + change]) + (1 - share).sqrt() * noise
-            predicted = self._denoised(self._predict(noisy, timestep, states, mask, factors), noisy, share)
-            before, after = predicted.chunk(2)
-            change = change + (1 - levels[n + 1] / levels[n]) * (after - before - change)
-        return latents + change
-
-    def _denoised(self, predicted: torch.Tensor, noisy: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
-        """The picture in a prediction of the picture, the noise or the velocity."""
-        kind = self.scheduler.config.prediction_type
-        if kind == "v_prediction":
-            return share.sqrt() * noisy - (1 - share).sqrt() * predicted
-        return predicted if kind == "sample" else (noisy - (1 - share).sqrt() * predicted) / share.sqrt()
+        return torch.zeros_like(latents).index_add(0, rows, shares * predicted)
 
     def _noise(self, weightings: Sequence[float], num_steps: int, generator: torch.Generator | None) -> torch.Tensor:
         """

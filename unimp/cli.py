@@ -94,7 +94,7 @@ class ImagineArguments:
     history: list[str] = field(default_factory=list, metadata={"help": "Item ids, oldest first."})
     query: str | None = field(default=None, metadata={"help": 'What is asked for, such as "red dress".'})
     alpha: float = field(default=0.5, metadata={"help": "0: what was asked; 1: what they like."})
-    seed: int = field(default=0, metadata={"help": "Of the noise that a picture begins as."})
+    seed: int = field(default=0, metadata={"help": "Of the noise that a picture is drawn with."})
     output: str = field(default="imagined.png", metadata={"help": "Where the picture goes."})
 
 
