@@ -1,14 +1,14 @@
 """Changing a picture with a denoiser, and nothing of it but what is wanted (FlowEdit)."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
-from diffusers import SchedulerMixin
 
 
 def change_pictures(
     predict: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-    scheduler: SchedulerMixin,
+    scheduler: Any,
     latents: torch.Tensor,
     noises: torch.Tensor,
     strength: float,

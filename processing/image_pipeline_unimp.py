@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixi
 
 from .catalog_unimp import flatten_value, is_missing, shown
 from .columns_unimp import Columns
+from .editing_unimp import change_pictures
 from .images_unimp import load_image
 from .imagine_unimp import (
     Candidate,
@@ -45,8 +46,6 @@ from .tasks_unimp import is_list
 try:
     from diffusers import AutoencoderKL, DiffusionPipeline, SchedulerMixin, UNet2DConditionModel
     from diffusers.utils.torch_utils import randn_tensor
-
-    from .editing_unimp import change_pictures
 except ImportError as error:
     raise ImportError("Making pictures needs `diffusers`: `pip install diffusers`.") from error
 
