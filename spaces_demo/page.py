@@ -288,23 +288,37 @@ class Page:
         visitor.set_hide_pictures(hide)
         return *self.draw_all(visitor, top_k), cards.notice(ASK_WHY)
 
-    @_in_turn
-    def click(self, visitor: Visitor, top_k: float, event: gr.EventData) -> tuple[Any, ...]:
+    def click(self, visitor: Visitor | None, top_k: float, event: gr.EventData) -> tuple[Any, ...]:
         """A card: added, taken back, or asked about."""
-        why = gr.skip()
         action, item = _clicked(event)
+        if action == "why":
+            return self.say_why(visitor, item)
+        visitor = self.visitor(visitor)
+        with visitor.changing():
+            return self.change(visitor, top_k, action, item)
+
+    @_in_turn
+    def say_why(self, visitor: Visitor, item: str) -> tuple[Any, ...]:
+        """What the model says of a recommendation."""
         try:
-            if action == "why":
-                history = visitor.shown_history()
-                why = cards.why(visitor, item, visitor.answering.why(history, item))
-                return visitor, gr.skip(), gr.skip(), why
+            history = visitor.shown_history()
+            why = cards.why(visitor, item, visitor.answering.why(history, item))
+        except ValueError as error:
+            why = cards.notice(str(error), "bad", "That did not work")
+        return visitor, gr.skip(), gr.skip(), why
+
+    def change(self, visitor: Visitor, top_k: float, action: str, item: str) -> tuple[Any, ...]:
+        """An item added or taken back. Drawn once nothing else waits: answers reach a browser in any order."""
+        why = cards.notice(ASK_WHY)
+        try:
             if action == "add":
                 visitor.add(item)
             elif action == "remove" and item.isdigit():
                 visitor.remove(int(item))
-            why = cards.notice(ASK_WHY)
         except ValueError as error:
             why = cards.notice(str(error), "bad", "That did not work")
+        if visitor.num_changing > 1:
+            return visitor, gr.skip(), gr.skip(), why
         return *self.draw_all(visitor, top_k), why
 
     @_in_turn

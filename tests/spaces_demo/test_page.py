@@ -1,5 +1,6 @@
 """What the page does on a click, whatever a browser says."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import gradio as gr
@@ -32,6 +33,20 @@ def test_clicks_at_once_are_read_one_after_the_other(page, shop):
     live = {answer["item_id"]: answer["score"] for answer in visitor.recommend(TOP_K)}
     again = shop.ask("recommend", {"history": visitor.history}, top_k=TOP_K)
     assert live == pytest.approx({answer["item_id"]: answer["score"] for answer in again}, abs=1e-4)
+
+
+def test_of_clicks_that_wait_only_the_last_one_is_drawn(page):
+    """Their answers reach a browser in any order: one that is no longer true must not be drawn over a later one."""
+    visitor = page.visitor(None)
+    with ThreadPoolExecutor(5) as threads:
+        with visitor.lock:  # nobody's turn yet
+            answers = [threads.submit(page.click, visitor, TOP_K, event("add", "hat")) for _ in range(5)]
+            while visitor.num_changing < 5:
+                time.sleep(0.001)
+        drawn = [answer.result()[1:3] for answer in answers]
+    drawn = [strip_and_results for strip_and_results in drawn if strip_and_results != (gr.skip(), gr.skip())]
+    assert drawn == [page.draw_all(visitor, TOP_K)[1:3]]
+    assert visitor.num_changing == 0
 
 
 @pytest.mark.parametrize(
