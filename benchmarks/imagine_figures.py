@@ -12,7 +12,6 @@ import torch
 from attribute_classifier import AttributeClassifier
 from perceptual_distance import Lpips, ssim
 from PIL import Image
-from torch import nn
 
 from unimp.modeling_unimp.preference_unimp import KINDS
 from unimp.processing import Columns
@@ -22,12 +21,14 @@ from unimp.training.metrics import bootstrap_interval, paired_ratio_interval
 
 logger = logging.getLogger(__name__)
 
-BASE, KEYWORDS, SOFT, FULL = "request only", "keywords only", "soft embeddings only", "keywords + soft"
-PROMPT, NEAREST, CHOSEN = "image prompt", "copy the nearest item", "keywords + soft, chosen of 4"
-FOUND = "what was found for them only"
-SYSTEMS = (BASE, FOUND, KEYWORDS, SOFT, PROMPT, FULL, CHOSEN, NEAREST)
+BASE, KEYWORDS, SOFT, BOTH = "request only", "keywords only", "soft embeddings only", "keywords + soft"
+PROMPT, FOUND, NEAREST = "image prompt", "search only", "copy the nearest item"
+FULL, CHOSEN = "search, keywords + soft", "search, keywords + soft, chosen of 5"
+SYSTEMS = (BASE, KEYWORDS, SOFT, BOTH, PROMPT, FOUND, FULL, CHOSEN, NEAREST)
+# What is compared, pair by pair, beside everything with the request alone.
+PAIRS = ((BOTH, KEYWORDS), (BOTH, SOFT), (BOTH, PROMPT), (FULL, BOTH), (FULL, FOUND))
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
-# The weighting of all systems but the chosen one: request and taste together.
+# The weighting of all systems but the chosen one.
 TOGETHER = 0.5
 
 Figures = dict[str, float]
@@ -151,8 +152,9 @@ class Judge:
 
 class Artists:
     """
-    All systems. They draw with the same noise and the same keywords of the request, and change the picture of what was
-    found for the person; the request alone changes that of what it finds for anybody.
+    All systems. They draw with the same noise and the same keywords of the request. What knows a person by keywords,
+    soft embeddings or an image prompt changes the picture of what the request finds for anybody; what knows them by
+    search, that of what is found for them.
 
     Args:
         pipeline ([`UniMPImagePipeline`]): ours.
@@ -168,42 +170,38 @@ class Artists:
     @torch.no_grad()
     def draw(self, history: Sequence[Any], query: str, seed: int) -> tuple[dict[str, Image.Image], UniMPImageOutput]:
         """A picture by every system that has one, and the full answer of ours."""
-        full = self.pipeline(history, query, generator=torch.Generator().manual_seed(seed), **self.options)
-        # Of the four candidates, which start from the same noise, one is the request alone and one is both together.
-        by_weighting = {candidate.weighting: candidate.image for candidate in full.candidates}
-        pictures = {BASE: by_weighting[0.0], FULL: by_weighting[TOGETHER], CHOSEN: full.image}
-        likes, asked = full.preference_keywords, full.target_keywords
-        found = [self.pipeline.picture_of(row[Columns.ITEM_ID]) for row in full.retrieved]
-        start = next(filter(None, found), None)
-        pictures[FOUND], pictures[KEYWORDS], pictures[SOFT] = self._parts(asked, likes, history, start, seed)
-        prompt = self.image_prompt.four_conditions(asked, [], history)
-        pictures[PROMPT] = self._generate(self.image_prompt, prompt, [TOGETHER], start, seed)[0]
-        return pictures if found[0] is None else pictures | {NEAREST: found[0]}, full
-
-    def _parts(
-        self, asked: list[str], likes: list[str], history: Sequence[Any], start: Image.Image | None, seed: int
-    ) -> list[Image.Image]:
-        """The request alone, with the keywords of taste, and with the soft embeddings; drawn at once."""
-        both = [self.pipeline.four_conditions(asked, *part) for part in ((likes, []), ([], history))]
-        length = max(states.shape[1] for states, _ in both)
-        states = torch.cat([nn.functional.pad(states, (0, 0, 0, length - states.shape[1])) for states, _ in both])
-        mask = torch.cat([nn.functional.pad(mask, (0, length - mask.shape[1])) for _, mask in both])
-        # Nothing and the request; of each of the two, what is conditioned on both it and the request, where `generate`
-        # looks for both and for the taste.
-        rows = [0, 1, 2, 4 + 2]
-        return self._generate(self.pipeline, (states[rows], mask[rows]), [0.0, TOGETHER, 1.0], start, seed)
+        ours, generator = self.pipeline, torch.Generator().manual_seed(seed)
+        full = ours(history, query, num_candidates=5, generator=generator, **self.options)
+        by_weighting = {candidate.weighting: candidate for candidate in full.candidates}
+        base, both = by_weighting[0.0], by_weighting[TOGETHER]
+        anybodys, theirs = (each.start and ours.picture_of(each.start) for each in (base, both))
+        asked, likes = full.target_keywords, full.preference_keywords
+        pictures = {BASE: base.image, FULL: both.image, CHOSEN: full.image}
+        for name, pipeline, words, past in (
+            (KEYWORDS, ours, likes, []),
+            (SOFT, ours, [], history),
+            (BOTH, ours, likes, history),
+            (PROMPT, self.image_prompt, [], history),
+        ):
+            conditions = pipeline.three_conditions(asked, words, past)
+            pictures[name] = self._generate(pipeline, conditions, TOGETHER, anybodys, seed)
+        pictures[FOUND] = self._generate(ours, ours.three_conditions(asked, [], []), 0.0, theirs, seed)
+        nearest = theirs or next(filter(None, (ours.picture_of(row[Columns.ITEM_ID]) for row in full.retrieved)), None)
+        return pictures if nearest is None else pictures | {NEAREST: nearest}, full
 
     def _generate(
         self,
         pipeline: UniMPImagePipeline,
-        conditions: tuple,
-        weightings: list[float],
+        conditions: tuple[torch.Tensor, torch.Tensor],
+        weighting: float,
         start: Image.Image | None,
         seed: int,
-    ) -> list[Image.Image]:
-        guidance, steps = self.options["guidance_scale"], self.options["num_inference_steps"]
-        generator, starts = torch.Generator().manual_seed(seed), [start] * len(weightings)
-        return pipeline.generate(*conditions, weightings, guidance, steps, generator, starts, self.options["strength"])
+    ) -> Image.Image:
+        guidance, steps, strength = (
+            self.options[name] for name in ("guidance_scale", "num_inference_steps", "strength")
+        )
+        generator = torch.Generator().manual_seed(seed)
+        return pipeline.generate(*conditions, [weighting], guidance, steps, generator, [start], strength)[0]
 
 
 class Journal:
@@ -280,24 +278,28 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
         for system, columns in table.items()
     }
     report = {"people": len(rows), "systems": systems, "dial": _dial(rows)}
-    if (name := "LPIPS to history") in names:
-        parts = {part: np.array(table[part][name]) for part in (KEYWORDS, SOFT, PROMPT)}
-        report[f"{FULL} versus"] = {part: _versus(name, np.array(table[FULL][name]), of) for part, of in parts.items()}
+    report["versus"] = {
+        f"{one} / {other}": {
+            name: _versus(name, table[one][name], table[other][name]) for name in names if name.startswith("LPIPS")
+        }
+        for one, other in PAIRS
+    }
     return report
 
 
 def _entry(name: str, values: Sequence[float], base: Sequence[float] | None) -> dict[str, Any]:
-    known = ~np.isnan(values)
-    own = np.array(values)[known]
-    entry = {"value": float(own.mean()), "people": int(known.sum())} | _interval(bootstrap_interval(own))
-    return entry if base is None else entry | {f"versus {BASE}": _versus(name, own, np.array(base)[known])}
+    own = np.array(values)[~np.isnan(values)]
+    entry = {"value": float(own.mean()), "people": len(own)} | _interval(bootstrap_interval(own))
+    return entry if base is None else entry | {f"versus {BASE}": _versus(name, values, base)}
 
 
-def _versus(name: str, own: np.ndarray, base: np.ndarray) -> dict[str, float]:
-    """A ratio of distances; a difference of what may be 0. Paired."""
+def _versus(name: str, values: Sequence[float], others: Sequence[float]) -> dict[str, float]:
+    """A ratio of distances; a difference of what may be 0. Paired, over the people who have both."""
+    pairs = np.array([values, others])
+    own, other = pairs[:, ~np.isnan(pairs).any(0)]
     if name.startswith("LPIPS"):
-        return {"ratio": float(own.mean() / base.mean())} | _interval(paired_ratio_interval(own, base))
-    return {"difference": float((own - base).mean())} | _interval(bootstrap_interval(own - base))
+        return {"ratio": float(own.mean() / other.mean())} | _interval(paired_ratio_interval(own, other))
+    return {"difference": float((own - other).mean())} | _interval(bootstrap_interval(own - other))
 
 
 def _interval(ends: tuple[float, float]) -> dict[str, float]:

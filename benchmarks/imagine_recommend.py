@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 
 from unimp.processing.demo_store import build_demo_store
-from unimp.processing.image_pipeline_unimp import UniMPImagePipeline
+from unimp.processing.image_pipeline_unimp import TASTE_GUIDANCE, UniMPImagePipeline
 from unimp.processing.imagine_pipeline_unimp import IMAGINE_FOLDER
 from unimp.processing.imagine_unimp import PictureSimilarity
 from unimp.processing.splits import make_split
@@ -37,6 +37,7 @@ from unimp.training.recipe import load
 RESULTS = Path(__file__).parent / "results" / "imagine_recommend.json"
 WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
 BATCH = 64
+GUIDANCE = 1.5
 
 
 def standardise(scores: torch.Tensor) -> torch.Tensor:
@@ -72,9 +73,10 @@ class Part:
 
     @torch.no_grad()
     def _draw(self, history: Sequence[Any], number: int, steps: int, seed: int) -> list[Image.Image]:
-        """Pictures in someone's taste."""
-        conditions = self.pipeline.four_conditions([], self.pipeline.keywords_of_taste(history), history)
-        return self.pipeline.generate(*conditions, [1.0] * number, 1.5, steps, torch.Generator().manual_seed(seed))
+        """Pictures in someone's taste, where nothing was asked, guided as far as a request would be."""
+        conditions = self.pipeline.three_conditions([], self.pipeline.keywords_of_taste(history), history)
+        weightings, generator = [GUIDANCE / TASTE_GUIDANCE] * number, torch.Generator().manual_seed(seed)
+        return self.pipeline.generate(*conditions, weightings, GUIDANCE, steps, generator)
 
     def _alike(self, pictures: Sequence[Sequence[Image.Image]]) -> torch.Tensor:
         """How alike every item's picture is to those of each person; items without one are as the mean item."""

@@ -22,9 +22,9 @@ result.image.save("imagined.png")
 
 print("asked for:", ", ".join(result.target_keywords))
 print("they like:", ", ".join(result.preference_keywords))
-print("drawn after:", ", ".join(answer["item_id"] for answer in result.retrieved))
+print("found for them:", ", ".join(answer["item_id"] for answer in result.retrieved))
 for candidate, score in zip(result.candidates, result.scores(0.5), strict=True):
-    print(f"{candidate.weighting:.0%} taste, score {score:.2f}")
+    print(f"{candidate.weighting:.0%} taste, changed from {candidate.start}, score {score:.2f}")
 
 # Another alpha chooses anew among what is drawn already.
 result.choose(alpha=1.0).image.save("imagined-in-their-taste.png")

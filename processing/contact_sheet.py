@@ -13,8 +13,13 @@ from .imagine_unimp import UniMPImageOutput
 if TYPE_CHECKING:
     from .image_pipeline_unimp import UniMPImagePipeline
 
-TILE, SMALL, GAP, MARGIN, HEADER, CAPTION = 120, 56, 10, 28, 84, 30  # pixels
+TILE, SMALL, GAP, MARGIN, HEADER, CAPTION = 120, 56, 10, 28, 168, 30  # pixels
 HISTORY_TILES = 8  # pictures of a history shown, in two rows
+TITLE = "Drawn for people, by what they ask for and what they had chosen before"
+LEGEND = (
+    "Of several pictures that were drawn for a request, alpha takes one: at 0 the one most like what was asked for,",
+    "whoever asks; at 1 the one most like what this person had chosen. The more is asked, the less is left to taste.",
+)
 PAPER, CARD, INK, GREY = (250, 248, 244), (236, 233, 227), (44, 42, 48), (130, 124, 120)
 
 
@@ -86,12 +91,15 @@ def contact_sheet(
 
 
 def _draw_header(pen: ImageDraw.ImageDraw, left: int, width: int, alphas: Sequence[float]) -> None:
-    large, small = ImageFont.load_default(size=17), ImageFont.load_default(size=12)
-    pen.text((MARGIN, 22), "had chosen", INK, font=large)
-    pen.text((left, 22), "what was asked", INK, font=large)
-    pen.text((width - MARGIN, 22), "what they like", INK, font=large, anchor="ra")
+    title, large, small = (ImageFont.load_default(size=size) for size in (22, 17, 13))
+    pen.text((MARGIN, 22), TITLE, INK, font=title)
+    pen.text((MARGIN, 54), "\n".join(LEGEND), GREY, font=small)
+    pen.text((MARGIN, HEADER - 62), "had chosen", INK, font=large)
+    pen.text((left, HEADER - 62), "what was asked", INK, font=large)
+    pen.text((width - MARGIN, HEADER - 62), "what they like", INK, font=large, anchor="ra")
     for column, alpha in enumerate(alphas):
-        pen.text((left + column * (TILE + GAP) + TILE // 2, 54), f"alpha {alpha:g}", GREY, font=small, anchor="ma")
+        place = (left + column * (TILE + GAP) + TILE // 2, HEADER - 34)
+        pen.text(place, f"alpha {alpha:g}", GREY, font=small, anchor="ma")
     pen.line([(MARGIN, HEADER - 10), (width - MARGIN, HEADER - 10)], CARD, width=2)
 
 

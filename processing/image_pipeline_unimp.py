@@ -23,6 +23,7 @@ from .imagine_unimp import (
     UniMPImageOutput,
     check_alpha,
     score_pictures,
+    start_scores,
     to_pixels,
 )
 from .keywords_unimp import (
@@ -49,28 +50,24 @@ try:
 except ImportError as error:
     raise ImportError("Making pictures needs `diffusers`: `pip install diffusers`.") from error
 
-# What a prediction of the denoiser is conditioned on, in the order of `mixing`.
-NOTHING, TARGET, BOTH, PREFERENCE = range(4)
 # Most recent events of a history that keywords are counted in and candidates are compared with.
 HISTORY_LENGTH = 20
-# The largest weighting of a candidate: with one of the taste alone among the candidates, an alpha of 0.5 cost 14
-# points of what was asked on 33 held-out people of the demo store (an earlier denoiser); with this one as the largest,
-# at most 2 points on 98.
-MOST_TASTE = 0.75
-# Items that a search looks through for each one that is retrieved.
-SEARCH_DEPTH = 10
+# First items of a search among which it is chosen what is retrieved and what candidates begin with.
+SEARCH_DEPTH = 30
+# How strictly the denoiser follows the taste at a weighting of 1.
+TASTE_GUIDANCE = 6.0
 
 
 def mixing(weighting: float, guidance_scale: float) -> list[float]:
     """
-    Factors of the denoiser's four predictions: conditioned on nothing, on the target, on both, on the preference.
+    Factors of the denoiser's three predictions, conditioned on nothing, on the target, and on target and preference:
+    `nothing + guidance_scale * (target - nothing) + weighting * TASTE_GUIDANCE * (both - target)`.
 
-    `weighting` leads from the target alone (0) over both together (0.5) to the preference alone (1);
-    `guidance_scale` g is that of classifier-free guidance: `nothing + g * (what is wanted - nothing)`.
+    PMG weighs the two against each other; here the target counts in full whatever the `weighting`, which says how
+    strictly what the preference changes about it is followed (as classifier-free guidance of two conditions).
     """
-    both = 1 - abs(2 * weighting - 1)
-    wanted = [max(0.0, 1 - 2 * weighting), both, max(0.0, 2 * weighting - 1)]
-    return [1 - guidance_scale, *(guidance_scale * factor for factor in wanted)]
+    taste = weighting * TASTE_GUIDANCE
+    return [1 - guidance_scale, guidance_scale - taste, taste]
 
 
 class UniMPImagePipeline(DiffusionPipeline):
@@ -212,13 +209,13 @@ class UniMPImagePipeline(DiffusionPipeline):
                 nothing is then searched for.
             alpha (`float`, defaults to 0.5): from 0, true to what was asked, to 1, true to what they like.
             num_candidates (`int`, defaults to 4): pictures to choose from.
-            weightings (`Sequence[float]`, *optional*): what the candidates are made of, in turn, see [`mixing`];
-                evenly spaced from 0 to 0.75 by default: one of the taste alone would be chosen whatever was asked.
-                Candidates of the same turn start from the same noise.
+            weightings (`Sequence[float]`, *optional*): how much taste the candidates have, in turn, from 0, the
+                request alone, to 1, see [`mixing`] and [`~UniMPImagePipeline.begin_with`]; evenly spaced by default.
+                Candidates of the same turn are drawn with the same noise.
             guidance_scale (`float`, defaults to 1.5): how strictly the denoiser follows what it is conditioned on; the
                 large ones want more, Stable Diffusion about 7.
             num_inference_steps (`int`, defaults to 20): steps of denoising.
-            strength (`float`, defaults to 0.85): how freely the picture of the item that fits best may be changed
+            strength (`float`, defaults to 0.85): how freely the picture that a candidate begins with may be changed
                 (UniMP conditions on what it retrieved): the share of the way to noise from which on changes are made,
                 and so of the steps that are taken; 1 to draw from noise alone.
             num_retrieved (`int`, defaults to 3): items that stand for what was asked.
@@ -246,12 +243,19 @@ class UniMPImagePipeline(DiffusionPipeline):
             whole_number(name, value)
         for name, words in (("preference_keywords", preference_keywords), ("target_keywords", target_keywords)):
             _check_keywords(name, words)
-        retrieved = self.retrieve(history, query, num_retrieved) if target is None else []
-        wanted = [answer["item_id"] for answer in retrieved] if target is None else [target]
-        liked = list(map(self.picture_of, history[-HISTORY_LENGTH:]))
-        fitting = asked = list(map(self.picture_of, wanted))
-        if retrieved and history and query:  # what was asked is in nobody's taste
-            asked = [self.picture_of(answer["item_id"]) for answer in self.retrieve([], query, num_retrieved)]
+        liked = list(filter(None, map(self.picture_of, history[-HISTORY_LENGTH:])))
+        # What they like is a matter of colours and fabrics; what was asked, one of shapes too.
+        likeness = scorer or PictureSimilarity(self.model, self.processor)
+        fitness = scorer or PictureSimilarity(self.model, self.processor, by_position=True)
+        retrieved, wanted, fitting, starts = [], [target], [target], [target] * len(weightings)
+        if target is None:
+            depth = max(SEARCH_DEPTH, num_retrieved)
+            found = self.retrieve(history, query, depth)
+            # What was asked is in nobody's taste.
+            asked = self.retrieve([], query, depth) if history and query else found
+            starts = self.begin_with(asked, found, query, liked, weightings, likeness)
+            retrieved = found[:num_retrieved]
+            wanted, fitting = ([row["item_id"] for row in rows[:num_retrieved]] for rows in (found, asked))
         answer = None
         if use_answer and preference_keywords is None and history and wanted:
             answer = self.ask(history, wanted[0])
@@ -260,19 +264,17 @@ class UniMPImagePipeline(DiffusionPipeline):
         if target_keywords is None:
             # The words of a request are what was asked; what was found for it may miss one of them.
             target_keywords = self.keywords_of_request(query, wanted if target is not None or query is None else [])
-        states, mask = self.four_conditions(target_keywords, preference_keywords, history if use_soft else [])
-        # The request alone changes what it finds for anybody.
-        starts = [next(filter(None, fitting if weighting else asked), None) for weighting in weightings]
+        states, mask = self.three_conditions(target_keywords, preference_keywords, history if use_soft else [])
+        begun = [None if start is None else self.picture_of(start) for start in starts]
+        if strength == 1 or not all(begun):
+            begun = starts = [None] * len(weightings)
         pictures = self.generate(
-            states, mask, weightings, guidance_scale, num_inference_steps, generator, starts, strength
+            states, mask, weightings, guidance_scale, num_inference_steps, generator, begun, strength
         )
-        # What they like is a matter of colours and fabrics; what was asked, one of shapes too.
-        scorers = [scorer or PictureSimilarity(self.model, self.processor, by_position=n == 1) for n in range(2)]
-        scores = [
-            score_pictures(scorer, pictures, list(filter(None, images)))
-            for scorer, images in zip(scorers, (liked, asked), strict=True)
-        ]
-        candidates = [Candidate(*parts) for parts in zip(pictures, weightings, *scores, strict=True)]
+        d_p = score_pictures(likeness, pictures, liked)
+        d_t = score_pictures(fitness, pictures, list(filter(None, map(self.picture_of, fitting))))
+        starts = [None if start is None else _as_mapping(start).get(Columns.ITEM_ID) for start in starts]
+        candidates = [Candidate(*parts) for parts in zip(pictures, weightings, d_p, d_t, starts, strict=True)]
         return UniMPImageOutput(candidates, alpha, retrieved, list(preference_keywords), list(target_keywords), answer)
 
     def _pipeline(self, kind: type[UniMPPipeline]) -> UniMPPipeline:
@@ -285,10 +287,54 @@ class UniMPImagePipeline(DiffusionPipeline):
         """
         if query is None:
             return self._pipeline(UniMPRecommendPipeline)({"history": history}, top_k=num_items)
-        search, words = self._pipeline(UniMPSearchPipeline), set(find_words(query))
-        found = search({"history": history, "query": query}, top_k=SEARCH_DEPTH * num_items)
-        known = [words.intersection(find_words(self._words_of_item(_as_mapping(row["item_id"])))) for row in found]
-        return [found[n] for n in sorted(range(len(found)), key=lambda n: -len(known[n]))][:num_items]
+        found = self._pipeline(UniMPSearchPipeline)({"history": history, "query": query}, top_k=num_items)
+        return sorted(found, key=lambda row: -self._num_words(query, row["item_id"]))
+
+    def _num_words(self, query: str | None, item_id: str) -> int:
+        """How many words of a request an item's attributes have."""
+        return len(set(find_words(query or "")).intersection(find_words(self._words_of_item(_as_mapping(item_id)))))
+
+    def begin_with(
+        self,
+        asked: Sequence[Mapping[str, Any]],
+        found: Sequence[Mapping[str, Any]],
+        query: str | None,
+        liked: Sequence[Image.Image],
+        weightings: Sequence[float],
+        scorer: Scorer,
+    ) -> list[str | None]:
+        """
+        The item of the catalogue that is changed into what is wanted, a weighting: of those with most words of the
+        request the one with the largest [`start_scores`].
+
+        Args:
+            asked, found: of [`~UniMPImagePipeline.retrieve`], for anybody and for the person.
+            query: the request.
+            liked: pictures of the history.
+            weightings: as much taste is in the choice.
+            scorer: likeness to `liked`.
+
+        Returns:
+            Ids, or `None` for all where no item has a picture.
+        """
+        by_request, by_person = ({row["item_id"]: row["score"] for row in rows} for rows in (asked, found))
+        pictures = {item_id: self.picture_of(item_id) for item_id in by_person | by_request}
+        pictures = {item_id: picture for item_id, picture in pictures.items() if picture is not None}
+        if not pictures:
+            return [None] * len(weightings)
+        d_p = score_pictures(scorer, list(pictures.values()), liked)
+        # Of what only one of the two found, the other thinks less than of all that it did find.
+        known = [
+            [scores.get(item_id, min(scores.values(), default=0.0)) for item_id in pictures]
+            for scores in (by_request, by_person)
+        ]
+        words = [self._num_words(query, item_id) for item_id in pictures]
+        starts = []
+        for weighting in weightings:
+            ratings = dict(zip(pictures, zip(words, start_scores(*known, d_p, weighting), strict=True), strict=True))
+            pool = [item_id for item_id in pictures if weighting or item_id in by_request]  # 0 is nobody's taste
+            starts.append(max(pool, key=ratings.__getitem__, default=None))
+        return starts
 
     def ask(self, history: Sequence[Any], item: Any) -> str | None:
         """What the model says a person likes about an item; `None` where it says nothing, or that they do not."""
@@ -435,11 +481,11 @@ class UniMPImagePipeline(DiffusionPipeline):
             mask = torch.cat([mask, counts[:, None].to(mask).expand(-1, soft.shape[1])], dim=1)
         return states * mask[..., None], mask
 
-    def four_conditions(
+    def three_conditions(
         self, target: Sequence[str], preference: Sequence[str], history: Sequence[Any]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        [`~UniMPImagePipeline.conditioning`] of nothing, the target, both and the preference, as `generate` wants it.
+        [`~UniMPImagePipeline.conditioning`] of nothing, the target, and target and preference, as `generate` wants it.
 
         Args:
             target, preference: keywords.
@@ -447,9 +493,8 @@ class UniMPImagePipeline(DiffusionPipeline):
         """
         soft = None
         if history and self.preference is not None:
-            soft = self.encode_preference([history]).expand(4, -1, -1)
-        targets, preferences = [[], target, target, []], [[], [], preference, preference]
-        return self.conditioning(targets, preferences, soft, [False, False, True, True])
+            soft = self.encode_preference([history]).expand(3, -1, -1)
+        return self.conditioning([[], target, target], [[], [], preference], soft, [False, False, True])
 
     # The picture
 
@@ -504,7 +549,7 @@ class UniMPImagePipeline(DiffusionPipeline):
         Denoise a picture a weighting.
 
         Args:
-            states, mask: [`~UniMPImagePipeline.conditioning`] of nothing, the target, both, the preference: 4 rows.
+            states, mask: [`~UniMPImagePipeline.three_conditions`].
             weightings, guidance_scale: see [`mixing`]. Where a weighting is met again, a new noise is begun.
             num_inference_steps, generator: see [`~UniMPImagePipeline.__call__`].
             starts: a picture a weighting that is changed; drawn from noise if there is none, or not for each.
@@ -514,7 +559,7 @@ class UniMPImagePipeline(DiffusionPipeline):
         factors = torch.tensor([mixing(weighting, guidance_scale) for weighting in weightings], device=unet.device)
         predict = partial(self._predict, states=states.to(unet.dtype), mask=mask)
         if strength < 1 and starts and all(starts):
-            nothing = torch.eye(4, device=unet.device)[[NOTHING] * len(factors)]
+            nothing = torch.eye(3, device=unet.device)[[0] * len(factors)]
             predict = partial(predict, factors=torch.cat([nothing, factors]))
             noises = self._noise(weightings, max(1, round(num_inference_steps * strength)), generator)
             pixels = torch.stack([to_pixels(picture, self.picture_size) for picture in starts]).to(unet.device)
@@ -532,7 +577,7 @@ class UniMPImagePipeline(DiffusionPipeline):
     def _predict(
         self, latents: torch.Tensor, timestep: Any, states: torch.Tensor, mask: torch.Tensor, factors: torch.Tensor
     ) -> torch.Tensor:
-        """The denoiser's predictions under the four conditions, mixed by `factors`, `[pictures, 4]`."""
+        """The denoiser's predictions under the three conditions, mixed by `factors`, `[pictures, 3]`."""
         rows, conditions = factors.nonzero(as_tuple=True)
         shares = factors[rows, conditions][:, None, None, None].to(latents.dtype)
         states, mask = states[conditions], mask[conditions]
@@ -571,8 +616,7 @@ def _weightings(num_candidates: int, weightings: Sequence[float] | None, has_his
     """The weighting of every candidate."""
     num_candidates = whole_number("num_candidates", num_candidates)
     if weightings is None:
-        last = num_candidates - 1
-        weightings = [MOST_TASTE * number / last for number in range(num_candidates)] if last else [0.5]
+        weightings = torch.linspace(0, 1, num_candidates).tolist() if num_candidates > 1 else [0.5]
     if not len(weightings) or not all(0 <= weighting <= 1 for weighting in weightings):
         raise ValueError(f"`weightings` must be numbers from 0 to 1, at least one, got {shown(weightings)}.")
     if not has_history:  # there is no taste to weigh

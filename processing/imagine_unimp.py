@@ -17,6 +17,9 @@ Scorer = Callable[[Sequence[Image.Image], Sequence[Image.Image]], Sequence[float
 
 # A similarity of 0 has no logarithm.
 LEAST_SCORE = 1e-6
+# How much the likeness of an item's picture to those of the history counts beside the logarithms of probabilities,
+# which are much further apart. Chosen on validation of the demo store.
+LIKENESS = 8.0
 
 
 def to_pixels(picture: Image.Image, size: tuple[int, int]) -> torch.Tensor:
@@ -50,6 +53,23 @@ def choice_scores(d_p: Sequence[float | None], d_t: Sequence[float | None], alph
     return [alpha * _log(p) + (1 - alpha) * _log(t) for p, t in zip(d_p, d_t, strict=True)]
 
 
+def start_scores(
+    asked: Sequence[float], found: Sequence[float], d_p: Sequence[float | None], weighting: float
+) -> list[float]:
+    """
+    How well items are to begin a picture with that has as much taste as `weighting` (0 to 1):
+    `(1 - weighting) * log p(item | request) + weighting * (log p(item | request, history) + LIKENESS * log d_p)`.
+
+    Args:
+        asked, found (`Sequence[float]`): the two log-probabilities, for anybody and for the person.
+        d_p (`Sequence[float]`): as in [`choice_scores`].
+        weighting (`float`): of the candidate.
+    """
+    return [
+        (1 - weighting) * a + weighting * (f + LIKENESS * _log(p)) for a, f, p in zip(asked, found, d_p, strict=True)
+    ]
+
+
 def _log(score: float | None) -> float:
     return 0.0 if score is None else math.log(max(score, LEAST_SCORE))
 
@@ -61,16 +81,18 @@ class Candidate:
 
     Attributes:
         image: the picture.
-        weighting: what it was made of: 0 the request alone, 0.5 request and taste together, 1 the taste alone.
+        weighting: how much taste it has: 0 the request alone, 1 the most.
         d_p: similarity to the pictures of the history; `None` where that has none.
         d_t: similarity to the pictures of what the request finds for anybody (without a request: of what was
             retrieved; with a target: its own); `None` where there are none.
+        start: id of the item of the catalogue whose picture was changed; `None` if it was drawn from noise alone.
     """
 
     image: Image.Image
     weighting: float
     d_p: float | None
     d_t: float | None
+    start: str | None = None
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,13 @@ from imagine import make_requests, named_traits, run
 from imagine_figures import (
     ALPHAS,
     BASE,
+    BOTH,
     CHOSEN,
     FOUND,
     FULL,
     KEYWORDS,
     NEAREST,
+    PAIRS,
     PROMPT,
     SOFT,
     SYSTEMS,
@@ -185,7 +187,7 @@ def test_figures_of_a_picture(lpips):
 def person(base, full, nearest=None):
     """A row of a person: distance to the history, attributes right, and a dial."""
     names = ("LPIPS to history", "attributes right")
-    of_all = dict.fromkeys((BASE, FOUND, KEYWORDS, SOFT, PROMPT, CHOSEN), base) | {FULL: full}
+    of_all = dict.fromkeys((BASE, KEYWORDS, SOFT, BOTH, PROMPT, FOUND, CHOSEN), base) | {FULL: full}
     of_all |= {} if nearest is None else {NEAREST: nearest}
     figures = {system: dict(zip(names, values, strict=True)) for system, values in of_all.items()}
     return {"figures": figures, "dial": {"d_p": [0.1, 0.2], "d_t": [0.4, full[1]]}}
@@ -202,7 +204,10 @@ def test_systems_are_compared_with_the_request_alone():
     nearest = report["systems"][NEAREST]["LPIPS to history"]
     assert nearest["people"] == 1  # the other's nearest item has no picture
     assert nearest["versus request only"]["ratio"] == pytest.approx(0.1 / 0.6)  # paired with the same person
-    assert report["keywords + soft versus"][SOFT]["ratio"] == pytest.approx(0.5)
+    assert set(report["versus"]) == {f"{one} / {other}" for one, other in PAIRS}
+    full_beside_parts = report["versus"][f"{FULL} / {BOTH}"]
+    assert set(full_beside_parts) == {"LPIPS to history"}
+    assert full_beside_parts["LPIPS to history"]["ratio"] == pytest.approx(0.5)
     assert report["dial"]["d_p"] == pytest.approx([0.1, 0.2])
     assert report["dial"]["d_t"] == pytest.approx([0.4, 0.75])
     table = markdown(report["systems"]).splitlines()
@@ -283,7 +288,7 @@ def test_in_miniature(trained, lpips_folder, tmp_path, monkeypatch, capsys):
         systems = report[kind]["systems"]
         assert set(systems) == set(SYSTEMS)
         assert all(len(figures) == 5 for figures in systems.values())
-        assert set(report[kind]["keywords + soft versus"]) == {KEYWORDS, SOFT, PROMPT}
+        assert set(report[kind]["versus"]) == {f"{one} / {other}" for one, other in PAIRS}
         dial = report[kind]["dial"]
         assert dial["alpha"] == list(ALPHAS)
         assert dial["d_p"] == sorted(dial["d_p"])
@@ -301,14 +306,21 @@ def test_in_miniature(trained, lpips_folder, tmp_path, monkeypatch, capsys):
 def test_parts_are_what_the_pipeline_draws_with_one_of_them(trained):
     pipe = UniMPImagePipeline.from_pretrained(trained / "imagine")
     options = {"guidance_scale": 1.5, "num_inference_steps": 2, "strength": 0.5}
-    artists = Artists(pipe, pipe, **options)
     history = [{"item_id": item_id} for item_id in pipe.processor.catalog.item_ids[:3]]
-    pictures, full = artists.draw(history, "red hat", seed=5)
+    pictures, full = Artists(pipe, pipe, **options).draw(history, "red hat", seed=5)
     known = {"preference_keywords": full.preference_keywords, "target_keywords": full.target_keywords}
-    nothing = {"use_soft": False, "preference_keywords": []}
-    for name, change in ((FOUND, nothing), (KEYWORDS, {"use_soft": False}), (SOFT, {"preference_keywords": []})):
-        way = options | known | change | {"weightings": [0.5], "num_candidates": 1}
-        expected = pipe(history, "red hat", generator=torch.Generator().manual_seed(5), **way).image
+    by_weighting = {candidate.weighting: candidate for candidate in full.candidates}
+    anybodys, theirs = (by_weighting[weighting].start for weighting in (0.0, 0.5))
+    for name, start, change in (
+        (BASE, anybodys, {"weightings": [0.0]}),
+        (KEYWORDS, anybodys, {"use_soft": False}),
+        (SOFT, anybodys, {"preference_keywords": []}),
+        (BOTH, anybodys, {}),
+        (FOUND, theirs, {"weightings": [0.0]}),
+        (FULL, theirs, {}),
+    ):
+        way = options | known | {"weightings": [0.5], "num_candidates": 1, "target": start} | change
+        expected = pipe(history, None, generator=torch.Generator().manual_seed(5), **way).image
         np.testing.assert_allclose(np.asarray(pictures[name], int), np.asarray(expected, int), atol=2)
     assert not np.allclose(np.asarray(pictures[KEYWORDS], int), np.asarray(pictures[SOFT], int), atol=2)
 

@@ -135,8 +135,10 @@ def pixels(result):
 
 def test_the_result_tells_its_story(pipe):
     result = draw(pipe, num_candidates=3, num_retrieved=2)
-    assert [candidate.weighting for candidate in result.candidates] == [0.0, 0.375, 0.75]
+    assert [candidate.weighting for candidate in result.candidates] == [0.0, 0.5, 1.0]
     assert {candidate.image.size for candidate in result.candidates} == {(16, 16)}
+    assert {candidate.start for candidate in result.candidates} <= set(pipe.processor.catalog.item_ids)
+    assert {candidate.start for candidate in draw(pipe, strength=1.0).candidates} == {None}
     assert all(0 <= score <= 1 for candidate in result.candidates for score in (candidate.d_p, candidate.d_t))
     assert result.target_keywords == ["warm", "hat"]
     assert result.preference_keywords[:4] == ["warm", "wool", "socks", "straw"]
@@ -173,11 +175,6 @@ def test_the_request_alone_does_not_depend_on_the_history(pipe):
     assert (pixels(draw(pipe, **alone)) == pixels(draw(pipe, **alone, history=["coat", "gloves"]))).all()
 
 
-def test_the_taste_alone_does_not_depend_on_the_request(pipe):
-    alone = {"num_candidates": 1, "weightings": [1.0], "strength": 1.0}  # it would begin with what was found for it
-    assert (pixels(draw(pipe, **alone)) == pixels(draw(pipe, **alone, query="black shoes"))).all()
-
-
 def test_what_was_found_is_changed_and_not_drawn_anew(pipe):
     """A denoiser that is told nothing more than nothing changes nothing, however much noise there is."""
     arguments = {"query": None, "target": "hat", "num_candidates": 1, "weightings": [0.0], "strength": 0.9}
@@ -208,15 +205,15 @@ class Told(torch.nn.Module):
 @pytest.mark.parametrize("prediction_type", ["sample", "epsilon", "v_prediction"])
 @pytest.mark.parametrize("steps", [1, 7])
 def test_the_change_is_what_it_makes_of_what_it_is_told(parts, prediction_type, steps):
-    """Nothing 0.1, the request 0.3, both 0.5: weightings of 0, 0.25 and 0.5 add 2, 3 and 4 times 0.1 to a picture."""
+    """Nothing 0.1, the request 0.3, both 0.35: a weighting of w adds 0.2 and 6 w times 0.05 to a picture."""
     pipe = UniMPImagePipeline(**{**parts, "scheduler": make_scheduler(prediction_type=prediction_type)})
     pipe.set_progress_bar_config(disable=True)
     pipe.unet = Told(pipe.scheduler)
-    states = torch.tensor([0.1, 0.3, 0.5, 0.0])[:, None, None].expand(4, 1, WIDTH)
+    states = torch.tensor([0.1, 0.3, 0.35])[:, None, None].expand(3, 1, WIDTH)
     start, weightings = Image.new("RGB", (16, 16), (40, 100, 160)), [0.0, 0.25, 0.5]
-    drawn = pipe.generate(states, torch.ones(4, 1), weightings, 1.0, steps, seeded(), [start] * 3, strength=0.8)
+    drawn = pipe.generate(states, torch.ones(3, 1), weightings, 1.0, steps, seeded(), [start] * 3, strength=0.8)
     changes = np.stack([np.asarray(picture, dtype=float) - np.asarray(start) for picture in drawn]) / 127.5
-    np.testing.assert_allclose(changes.mean((1, 2, 3)), [0.2, 0.3, 0.4], atol=0.01)
+    np.testing.assert_allclose(changes.mean((1, 2, 3)), [0.2, 0.275, 0.35], atol=0.01)
     assert changes.std((1, 2, 3)).max() < 0.01
 
 
@@ -248,16 +245,9 @@ def test_candidates_take_their_weightings_in_turn_each_turn_from_new_noise(pipe)
 
 
 @pytest.mark.parametrize(
-    ("weighting", "factors"),
-    [
-        (0.0, [-1, 2, 0, 0]),
-        (0.25, [-1, 1, 1, 0]),
-        (0.5, [-1, 0, 2, 0]),
-        (0.75, [-1, 0, 1, 1]),
-        (1.0, [-1, 0, 0, 2]),
-    ],
+    ("weighting", "factors"), [(0.0, [-1, 2, 0]), (0.25, [-1, 0.5, 1.5]), (0.5, [-1, -1, 3]), (1.0, [-1, -4, 6])]
 )
-def test_a_weighting_leads_from_the_request_over_both_to_the_taste(weighting, factors):
+def test_a_weighting_adds_what_the_taste_changes_about_the_request(weighting, factors):
     assert mixing(weighting, 2.0) == factors
     assert sum(mixing(weighting, 7.3)) == pytest.approx(1)
     assert mixing(weighting, 1.0)[0] == 0  # no guidance
@@ -280,19 +270,56 @@ def test_what_the_denoiser_is_told_does_not_depend_on_its_batch(pipe):
 
 def test_what_has_the_words_of_the_request_is_retrieved_first(pipe):
     for word in ("hat", "gloves", "wool"):
-        assert word in pipe._words_of_item({"item_id": pipe.retrieve(["shirt"], word, 1)[0]["item_id"]}).lower()
+        assert word in pipe._words_of_item({"item_id": pipe.retrieve(["shirt"], word, 30)[0]["item_id"]}).lower()
     found = [answer["item_id"] for answer in pipe.retrieve(["shirt"], "something", 3)]  # no item has it
     search = pipe._pipeline(UniMPSearchPipeline)
     assert found == [row["item_id"] for row in search({"history": ["shirt"], "query": "something"}, top_k=3)]
 
 
+def scored(**scores):
+    return [{"item_id": item_id, "score": score} for item_id, score in scores.items()]
+
+
+def begin_with(pipe, asked, found, query, weightings, **likeness):
+    """`begin_with` of a scorer that knows how alike each item's picture is."""
+    alike = {pipe.picture_of(item_id).tobytes(): value for item_id, value in likeness.items()}
+
+    def scorer(pictures, references):
+        return [alike[picture.tobytes()] for picture in pictures]
+
+    return pipe.begin_with(asked, found, query, [draw_picture(0)], weightings, scorer)
+
+
+def test_the_more_taste_the_more_it_decides_what_is_changed(pipe):
+    asked, found = scored(gloves=-1.0, hat=-2.0, socks=-3.0), scored(socks=-1.0, hat=-1.5)
+    likeness = {"gloves": 0.6, "hat": 0.9, "socks": 0.5}
+    # At .1 gloves: .9 * -1 + .1 * (-1.5 + 8 log .6) = -1.46; hat: .9 * -2 + .1 * (-1.5 + 8 log .9) = -2.03; at .25
+    # -2.15 and -2.09.
+    starts = begin_with(pipe, asked, found, "something", [0.0, 0.1, 0.25, 1.0], **likeness)
+    assert starts == ["gloves", "gloves", "hat", "hat"]
+
+
+def test_what_has_the_words_of_the_request_is_changed_first(pipe):
+    asked, found = scored(gloves=-1.0, hat=-9.0), scored(gloves=-1.0, socks=-9.0)
+    likeness = {"gloves": 0.9, "hat": 0.1, "socks": 0.1}
+    assert begin_with(pipe, asked, found, "straw hat", [0.0, 1.0], **likeness) == ["hat", "hat"]
+    # At 0 nobody's history decides, not even what is found for it.
+    assert begin_with(pipe, asked, found, "socks", [0.0, 0.5], **likeness) == ["gloves", "socks"]
+
+
+def test_what_has_no_picture_is_not_changed(pipe):
+    assert begin_with(pipe, scored(shirt=-1.0), scored(shirt=-1.0), "shirt", [0.0, 1.0]) == [None, None]
+
+
 def test_a_target_is_drawn_and_nothing_searched(pipe):
     result = draw(pipe, query=None, target="gloves")
     assert result.retrieved == []
+    assert {candidate.start for candidate in result.candidates} == {"gloves"}
     assert result.target_keywords == ["leather", "gloves"]
     described = draw(pipe, target={"title": "Silk tie", "image": draw_picture(9)})
     assert described.target_keywords == ["warm", "hat", "silk", "tie"]
     assert all(candidate.d_t is not None for candidate in described.candidates)
+    assert {candidate.start for candidate in described.candidates} == {None}  # of no item
 
 
 def test_never_seen_items_of_a_history_count(pipe):

@@ -6,11 +6,13 @@ import pytest
 from PIL import Image
 
 from unimp.processing.imagine_unimp import (
+    LIKENESS,
     Candidate,
     PictureSimilarity,
     UniMPImageOutput,
     choice_scores,
     score_pictures,
+    start_scores,
 )
 
 from .conftest import draw_picture
@@ -31,6 +33,14 @@ def test_scores_are_the_papers():
     assert choice_scores([0.5, 0.9], [0.25, 0.1], 0.0) == [pytest.approx(math.log(d)) for d in (0.25, 0.1)]
     assert choice_scores([0.5, 0.9], [0.25, 0.1], 1.0) == [pytest.approx(math.log(d)) for d in (0.5, 0.9)]
     assert choice_scores([0.0], [1.0], 1.0)[0] < -10  # and not an error
+
+
+def test_what_a_candidate_begins_with_is_rated_by_request_and_taste():
+    asked, found, d_p = [-1.0, -2.0], [-3.0, -0.5], [0.5, None]
+    liked = [-3 + LIKENESS * math.log(0.5), -0.5]  # nothing to compare with decides nothing
+    for weighting in (0.0, 0.3, 1.0):
+        expected = [(1 - weighting) * a + weighting * b for a, b in zip(asked, liked, strict=True)]
+        assert start_scores(asked, found, d_p, weighting) == pytest.approx(expected)
 
 
 def test_alpha_moves_the_choice_from_what_was_asked_to_what_they_like():
