@@ -105,7 +105,7 @@ def run(options: argparse.Namespace, **settings: Any) -> dict[str, Any]:
         getattr(split, options.part), demo_item_traits(options.num_items), set(pictures), options.people
     )
     about = {"part": options.part, "lpips": lpips is not None, **drawing}
-    journal = Journal(options.work / f"{options.part}.jsonl", about)
+    journal = Journal(options.work / f"{options.part}-{options.strength:g}.jsonl", about)
     report: dict[str, Any] = about | {
         "classifier": {"values": {name: len(values) for name, values in TRAITS.items()}}
         | own_accuracy(classifier, options.num_items)
