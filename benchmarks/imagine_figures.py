@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 BASE, KEYWORDS, SOFT, BOTH = "request only", "keywords only", "soft embeddings only", "keywords + soft"
 PROMPT, FOUND, NEAREST = "image prompt", "search only", "copy the nearest item"
-FULL, CHOSEN = "search, keywords + soft", "search, keywords + soft, chosen of 5"
+FULL, CHOSEN = "search, keywords + soft", "search, keywords + soft, chosen of 4"
 SYSTEMS = (BASE, KEYWORDS, SOFT, BOTH, PROMPT, FOUND, FULL, CHOSEN, NEAREST)
 # What is compared, pair by pair, beside everything with the request alone.
 PAIRS = ((BOTH, KEYWORDS), (BOTH, SOFT), (BOTH, PROMPT), (FULL, BOTH), (FULL, FOUND))
@@ -171,7 +171,7 @@ class Artists:
     def draw(self, history: Sequence[Any], query: str, seed: int) -> tuple[dict[str, Image.Image], UniMPImageOutput]:
         """A picture by every system that has one, and the full answer of ours."""
         ours, generator = self.pipeline, torch.Generator().manual_seed(seed)
-        full = ours(history, query, num_candidates=5, generator=generator, **self.options)
+        full = ours(history, query, generator=generator, **self.options)
         by_weighting = {candidate.weighting: candidate for candidate in full.candidates}
         base, both = by_weighting[0.0], by_weighting[TOGETHER]
         anybodys, theirs = (each.start and ours.picture_of(each.start) for each in (base, both))

@@ -54,8 +54,11 @@ except ImportError as error:
 HISTORY_LENGTH = 20
 # First items of a search among which it is chosen what is retrieved and what candidates begin with.
 SEARCH_DEPTH = 30
-# How strictly the denoiser follows the taste at a weighting of 1.
-TASTE_GUIDANCE = 6.0
+# How strictly the denoiser follows the taste at a weighting of 1. With 6, pictures were hardly nearer to the history
+# (own words, 45 people of validation, weighting 0.75: x .921, here x .925) and had 2 points fewer attributes right.
+TASTE_GUIDANCE = 4.0
+# The largest weighting of a candidate by default: with one of 1, alpha 0.5 cost 2 points more of what was asked.
+MOST_TASTE = 0.75
 
 
 def mixing(weighting: float, guidance_scale: float) -> list[float]:
@@ -210,8 +213,8 @@ class UniMPImagePipeline(DiffusionPipeline):
             alpha (`float`, defaults to 0.5): from 0, true to what was asked, to 1, true to what they like.
             num_candidates (`int`, defaults to 4): pictures to choose from.
             weightings (`Sequence[float]`, *optional*): how much taste the candidates have, in turn, from 0, the
-                request alone, to 1, see [`mixing`] and [`~UniMPImagePipeline.begin_with`]; evenly spaced by default.
-                Candidates of the same turn are drawn with the same noise.
+                request alone, to 1, see [`mixing`] and [`~UniMPImagePipeline.begin_with`]; by default evenly spaced up
+                to 0.75. Candidates of the same turn are drawn with the same noise.
             guidance_scale (`float`, defaults to 1.5): how strictly the denoiser follows what it is conditioned on; the
                 large ones want more, Stable Diffusion about 7.
             num_inference_steps (`int`, defaults to 20): steps of denoising.
@@ -616,7 +619,7 @@ def _weightings(num_candidates: int, weightings: Sequence[float] | None, has_his
     """The weighting of every candidate."""
     num_candidates = whole_number("num_candidates", num_candidates)
     if weightings is None:
-        weightings = torch.linspace(0, 1, num_candidates).tolist() if num_candidates > 1 else [0.5]
+        weightings = torch.linspace(0, MOST_TASTE, num_candidates).tolist() if num_candidates > 1 else [0.5]
     if not len(weightings) or not all(0 <= weighting <= 1 for weighting in weightings):
         raise ValueError(f"`weightings` must be numbers from 0 to 1, at least one, got {shown(weightings)}.")
     if not has_history:  # there is no taste to weigh

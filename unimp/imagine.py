@@ -19,7 +19,7 @@ SHEET = "imagine.png"
 SHEET_PEOPLE = 8
 # What the second half of them ask for: what then differs is the person.
 SHARED_REQUEST = "dress"
-SHEET_CANDIDATES = 5
+SHEET_WEIGHTINGS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 def training_config(output_dir: Path, seed: int) -> ImagineTrainingConfig:
@@ -54,8 +54,9 @@ def learn_to_draw(
 
 
 def draw_contact_sheet(pipe: UniMPImagePipeline, split: Split, path: Path) -> None:
-    """The contact sheet of held-out people."""
-    contact_sheet(sheet_rows(pipe, sheet_requests(split.test), num_candidates=SHEET_CANDIDATES), path)
+    """The contact sheet of held-out people; with a candidate of all their taste, to show the whole way there."""
+    ways = {"weightings": SHEET_WEIGHTINGS, "num_candidates": len(SHEET_WEIGHTINGS)}
+    contact_sheet(sheet_rows(pipe, sheet_requests(split.test), **ways), path)
 
 
 def sheet_requests(sequences: Dataset, limit: int = SHEET_PEOPLE) -> list[dict]:
