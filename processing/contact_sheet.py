@@ -13,12 +13,13 @@ from .imagine_unimp import UniMPImageOutput
 if TYPE_CHECKING:
     from .image_pipeline_unimp import UniMPImagePipeline
 
-TILE, SMALL, GAP, MARGIN, HEADER, CAPTION = 120, 56, 10, 28, 168, 30  # pixels
+TILE, SMALL, GAP, MARGIN, HEADER, CAPTION = 120, 56, 10, 28, 190, 30  # pixels
 HISTORY_TILES = 8  # pictures of a history shown, in two rows
-TITLE = "Drawn for people, by what they ask for and what they had chosen before"
+TITLE = "What was asked for, drawn more and more in the taste of who asked"
 LEGEND = (
-    "Of several pictures that were drawn for a request, alpha takes one: at 0 the one most like what was asked for,",
-    "whoever asks; at 1 the one most like what this person had chosen. The more is asked, the less is left to taste.",
+    "Several pictures are drawn for each request, with more and more taste, and alpha takes one of them: at 0 the",
+    "one most like what was asked, whoever asks; at 1 the one most like what this person had chosen. One may be taken",
+    "more than once. The more the request says itself, the less is left to taste.",
 )
 PAPER, CARD, INK, GREY = (250, 248, 244), (236, 233, 227), (44, 42, 48), (130, 124, 120)
 
@@ -93,7 +94,7 @@ def contact_sheet(
 def _draw_header(pen: ImageDraw.ImageDraw, left: int, width: int, alphas: Sequence[float]) -> None:
     title, large, small = (ImageFont.load_default(size=size) for size in (22, 17, 13))
     pen.text((MARGIN, 22), TITLE, INK, font=title)
-    pen.text((MARGIN, 54), "\n".join(LEGEND), GREY, font=small)
+    pen.text((MARGIN, 54), "\n".join(LEGEND), INK, font=small)
     pen.text((MARGIN, HEADER - 62), "had chosen", INK, font=large)
     pen.text((left, HEADER - 62), "what was asked", INK, font=large)
     pen.text((width - MARGIN, HEADER - 62), "what they like", INK, font=large, anchor="ra")

@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -256,7 +256,8 @@ class UniMPImagePipeline(DiffusionPipeline):
             found = self.retrieve(history, query, depth)
             # What was asked is in nobody's taste.
             asked = self.retrieve([], query, depth) if history and query else found
-            starts = self.begin_with(asked, found, query, liked, weightings, likeness)
+            seen = {_as_mapping(event).get(Columns.ITEM_ID) for event in history}
+            starts = self.begin_with(asked, found, query, seen, liked, weightings, likeness)
             retrieved = found[:num_retrieved]
             wanted, fitting = ([row["item_id"] for row in rows[:num_retrieved]] for rows in (found, asked))
         answer = None
@@ -302,17 +303,20 @@ class UniMPImagePipeline(DiffusionPipeline):
         asked: Sequence[Mapping[str, Any]],
         found: Sequence[Mapping[str, Any]],
         query: str | None,
+        seen: Set[str],
         liked: Sequence[Image.Image],
         weightings: Sequence[float],
         scorer: Scorer,
     ) -> list[str | None]:
         """
         The item of the catalogue that is changed into what is wanted, a weighting: of those with most words of the
-        request the one with the largest [`start_scores`].
+        request the one with the largest [`start_scores`]; where there is taste, none that they had chosen already, if
+        there is another.
 
         Args:
             asked, found: of [`~UniMPImagePipeline.retrieve`], for anybody and for the person.
             query: the request.
+            seen: ids of the history's items.
             liked: pictures of the history.
             weightings: as much taste is in the choice.
             scorer: likeness to `liked`.
@@ -332,10 +336,10 @@ class UniMPImagePipeline(DiffusionPipeline):
             for scores in (by_request, by_person)
         ]
         words = [self._num_words(query, item_id) for item_id in pictures]
-        starts = []
+        fresh, starts = [item_id for item_id in pictures if item_id not in seen] or list(pictures), []
         for weighting in weightings:
             ratings = dict(zip(pictures, zip(words, start_scores(*known, d_p, weighting), strict=True), strict=True))
-            pool = [item_id for item_id in pictures if weighting or item_id in by_request]  # 0 is nobody's taste
+            pool = fresh if weighting else [item_id for item_id in pictures if item_id in by_request]
             starts.append(max(pool, key=ratings.__getitem__, default=None))
         return starts
 

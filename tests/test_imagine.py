@@ -51,12 +51,11 @@ def test_the_sheet_is_of_what_people_asked_for_and_of_the_same_for_several():
         {"user_id": "a", "item_id": ["x"], "timestamp": [1], "query": ["no history"]},
         {"user_id": "b", "item_id": ["x", "y"], "timestamp": [1, 2], "query": ["first", "second"]},
         {"user_id": "c", "item_id": ["y", "x"], "timestamp": [1, 2], "query": ["third", None]},
+        {"user_id": "d", "item_id": ["z", "x"], "timestamp": [1, 2], "query": ["fourth", "fifth"]},
     ]
     requests = imagine.sheet_requests(rows)
-    assert [request["query"] for request in requests] == ["second", None]
-    assert [[event["item_id"] for event in request["history"]] for request in requests] == [["x"], ["y"]]
-    queries = [request["query"] for request in imagine.sheet_requests(rows, limit=2)]
-    assert queries == ["second", imagine.SHARED_REQUEST]  # the second half all ask for the same
+    assert [request["query"] for request in requests] == ["second", None, imagine.SHEET_REQUESTS[1]]
+    assert [[event["item_id"] for event in request["history"]] for request in requests] == [["x"], ["y"], ["z"]]
 
 
 def test_an_alpha_that_is_none_is_refused(small_quickstart, capsys):

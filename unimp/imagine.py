@@ -1,5 +1,6 @@
 """Pictures for people: what `unimp quickstart --imagine` adds, and `unimp imagine`."""
 
+from itertools import islice
 from pathlib import Path
 
 from datasets import Dataset
@@ -16,9 +17,9 @@ from .training.imagine_data import ImaginePairs
 from .training.mixture import read_sequence
 
 SHEET = "imagine.png"
-SHEET_PEOPLE = 8
-# What the second half of them ask for: what then differs is the person.
-SHARED_REQUEST = "dress"
+# The first two people ask for what they did ask for last, then two at a time for the same: what differs is the person.
+SHEET_REQUESTS = (None, "dress", "bag", "blue t-shirt")
+SHEET_PEOPLE = 2 * len(SHEET_REQUESTS)
 SHEET_WEIGHTINGS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -59,12 +60,11 @@ def draw_contact_sheet(pipe: UniMPImagePipeline, split: Split, path: Path) -> No
     contact_sheet(sheet_rows(pipe, sheet_requests(split.test), **ways), path)
 
 
-def sheet_requests(sequences: Dataset, limit: int = SHEET_PEOPLE) -> list[dict]:
-    """
-    Requests of people with a history, the first ones: half of them ask for what they did ask for last, the others all
-    for the same.
-    """
-    events = [read_sequence(row) for row in sequences]
-    requests = [{"history": past, "query": last.get(Columns.QUERY)} for *past, last in events if past][:limit]
-    alike = [request | {"query": SHARED_REQUEST} for request in requests[limit // 2 :]]
-    return requests[: limit // 2] + alike
+def sheet_requests(sequences: Dataset) -> list[dict]:
+    """Requests of people with a history, the first ones, as `SHEET_REQUESTS` says."""
+    events = ([past, last] for *past, last in map(read_sequence, sequences) if past)
+    return [
+        {"history": past, "query": last.get(Columns.QUERY) if query is None else query}
+        for query in SHEET_REQUESTS
+        for past, last in islice(events, 2)
+    ]

@@ -280,14 +280,14 @@ def scored(**scores):
     return [{"item_id": item_id, "score": score} for item_id, score in scores.items()]
 
 
-def begin_with(pipe, asked, found, query, weightings, **likeness):
+def begin_with(pipe, asked, found, query, weightings, seen=frozenset(), **likeness):
     """`begin_with` of a scorer that knows how alike each item's picture is."""
     alike = {pipe.picture_of(item_id).tobytes(): value for item_id, value in likeness.items()}
 
     def scorer(pictures, references):
         return [alike[picture.tobytes()] for picture in pictures]
 
-    return pipe.begin_with(asked, found, query, [draw_picture(0)], weightings, scorer)
+    return pipe.begin_with(asked, found, query, seen, [draw_picture(0)], weightings, scorer)
 
 
 def test_the_more_taste_the_more_it_decides_what_is_changed(pipe):
@@ -305,6 +305,13 @@ def test_what_has_the_words_of_the_request_is_changed_first(pipe):
     assert begin_with(pipe, asked, found, "straw hat", [0.0, 1.0], **likeness) == ["hat", "hat"]
     # At 0 nobody's history decides, not even what is found for it.
     assert begin_with(pipe, asked, found, "socks", [0.0, 0.5], **likeness) == ["gloves", "socks"]
+
+
+def test_what_they_had_chosen_is_not_drawn_for_them_again(pipe):
+    asked, found = scored(gloves=-1.0, hat=-2.0), scored(gloves=-1.0, hat=-2.0)
+    for seen, starts in (({"gloves"}, ["gloves", "hat"]), ({"gloves", "hat"}, ["gloves", "gloves"])):
+        likeness = {"gloves": 0.9, "hat": 0.1}
+        assert begin_with(pipe, asked, found, "something", [0.0, 1.0], seen, **likeness) == starts
 
 
 def test_what_has_no_picture_is_not_changed(pipe):
