@@ -17,9 +17,9 @@ TILE, SMALL, GAP, MARGIN, HEADER, CAPTION = 120, 56, 10, 28, 190, 30  # pixels
 HISTORY_TILES = 8  # pictures of a history shown, in two rows
 TITLE = "What was asked for, drawn more and more in the taste of who asked"
 LEGEND = (
-    "Several pictures are drawn for each request, from no taste to much, and alpha takes one of them: at 0 the one most",
-    "like what was asked, whoever asks; at 1 the one most like what this person had chosen. One may be taken more than",
-    "once: the more the request says itself, the less is left to taste.",
+    "Several pictures are drawn for each request, from no taste to much, and alpha takes one of them: at 0 the one",
+    "most like what was asked, whoever asks; at 1 the one most like what this person had chosen. One may be taken",
+    "more than once: the more the request says itself, the less is left to taste.",
 )
 PAPER, CARD, INK, GREY = (250, 248, 244), (236, 233, 227), (44, 42, 48), (130, 124, 120)
 

@@ -58,16 +58,15 @@ def start_scores(
 ) -> list[float]:
     """
     How well items are to begin a picture with that has as much taste as `weighting` (0 to 1):
-    `(1 - weighting) * log p(item | request) + weighting * (log p(item | request, history) + LIKENESS * log d_p)`.
+    `log p(item | request) + 2 * weighting * (log p(item | request, history) + LIKENESS * log d_p)`, in which what was
+    asked always counts in full.
 
     Args:
         asked, found (`Sequence[float]`): the two log-probabilities, for anybody and for the person.
         d_p (`Sequence[float]`): as in [`choice_scores`].
         weighting (`float`): of the candidate.
     """
-    return [
-        (1 - weighting) * a + weighting * (f + LIKENESS * _log(p)) for a, f, p in zip(asked, found, d_p, strict=True)
-    ]
+    return [a + 2 * weighting * (f + LIKENESS * _log(p)) for a, f, p in zip(asked, found, d_p, strict=True)]
 
 
 def _log(score: float | None) -> float:

@@ -293,8 +293,8 @@ def begin_with(pipe, asked, found, query, weightings, seen=frozenset(), **likene
 def test_the_more_taste_the_more_it_decides_what_is_changed(pipe):
     asked, found = scored(gloves=-1.0, hat=-2.0, socks=-3.0), scored(socks=-1.0, hat=-1.5)
     likeness = {"gloves": 0.6, "hat": 0.9, "socks": 0.5}
-    # At .1 gloves: .9 * -1 + .1 * (-1.5 + 8 log .6) = -1.46; hat: .9 * -2 + .1 * (-1.5 + 8 log .9) = -2.03; at .25
-    # -2.15 and -2.09.
+    # At .1 gloves: -1 + .2 * (-1.5 + 8 log .6) = -2.12; hat: -2 + .2 * (-1.5 + 8 log .9) = -2.47; at .25 -3.79 and
+    # -3.17.
     starts = begin_with(pipe, asked, found, "something", [0.0, 0.1, 0.25, 1.0], **likeness)
     assert starts == ["gloves", "gloves", "hat", "hat"]
 

@@ -39,7 +39,7 @@ def test_what_a_candidate_begins_with_is_rated_by_request_and_taste():
     asked, found, d_p = [-1.0, -2.0], [-3.0, -0.5], [0.5, None]
     liked = [-3 + LIKENESS * math.log(0.5), -0.5]  # nothing to compare with decides nothing
     for weighting in (0.0, 0.3, 1.0):
-        expected = [(1 - weighting) * a + weighting * b for a, b in zip(asked, liked, strict=True)]
+        expected = [a + 2 * weighting * b for a, b in zip(asked, liked, strict=True)]
         assert start_scores(asked, found, d_p, weighting) == pytest.approx(expected)
 
 
