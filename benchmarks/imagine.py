@@ -36,8 +36,9 @@ from perceptual_distance import Lpips
 
 from unimp.processing import Columns
 from unimp.processing.demo_store import PATTERNS, PICTURE_SIZE, DemoItem, build_demo_store, demo_item_traits
-from unimp.processing.image_pipeline_unimp import UniMPImagePipeline
+from unimp.processing.image_pipeline_unimp import MOST_TASTE, TASTE_GUIDANCE, UniMPImagePipeline
 from unimp.processing.imagine_pipeline_unimp import IMAGINE_FOLDER
+from unimp.processing.imagine_unimp import LIKENESS
 from unimp.processing.keywords_unimp import find_words
 from unimp.processing.splits import make_split
 from unimp.processing.store import make_store
@@ -104,7 +105,8 @@ def run(options: argparse.Namespace, **settings: Any) -> dict[str, Any]:
     requests = make_requests(
         getattr(split, options.part), demo_item_traits(options.num_items), set(pictures), options.people
     )
-    about = {"part": options.part, "lpips": lpips is not None, **drawing}
+    taste = {"taste_guidance": TASTE_GUIDANCE, "most_taste": MOST_TASTE, "likeness": LIKENESS}
+    about = {"model": options.model, "part": options.part, "lpips": lpips is not None, **drawing, **taste}
     journal = Journal(options.work / f"{options.part}-{options.strength:g}.jsonl", about)
     report: dict[str, Any] = about | {
         "classifier": {"values": {name: len(values) for name, values in TRAITS.items()}}

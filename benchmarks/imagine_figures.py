@@ -22,11 +22,11 @@ from unimp.training.metrics import bootstrap_interval, paired_ratio_interval
 logger = logging.getLogger(__name__)
 
 BASE, KEYWORDS, SOFT, BOTH = "request only", "keywords only", "soft embeddings only", "keywords + soft"
-PROMPT, FOUND, NEAREST = "image prompt", "search only", "copy the nearest item"
-FULL, CHOSEN = "search, keywords + soft", "search, keywords + soft, chosen of 4"
-SYSTEMS = (BASE, KEYWORDS, SOFT, BOTH, PROMPT, FOUND, FULL, CHOSEN, NEAREST)
+PROMPT, START, COPY = "image prompt", "their start only", "copy of their start"
+FULL, CHOSEN = "their start, keywords + soft", "their start, keywords + soft, chosen of 4"
+SYSTEMS = (BASE, KEYWORDS, SOFT, BOTH, PROMPT, START, FULL, CHOSEN, COPY)
 # What is compared, pair by pair, beside everything with the request alone.
-PAIRS = ((BOTH, KEYWORDS), (BOTH, SOFT), (BOTH, PROMPT), (FULL, BOTH), (FULL, FOUND))
+PAIRS = ((BOTH, KEYWORDS), (BOTH, SOFT), (BOTH, PROMPT), (FULL, BOTH), (FULL, START))
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 # The weighting of all systems but the chosen one.
 TOGETHER = 0.5
@@ -153,8 +153,8 @@ class Judge:
 class Artists:
     """
     All systems. They draw with the same noise and the same keywords of the request. What knows a person by keywords,
-    soft embeddings or an image prompt changes the picture of what the request finds for anybody; what knows them by
-    search, that of what is found for them.
+    soft embeddings or an image prompt changes the picture of what the request finds for anybody; what has their start,
+    the one that the pipeline begins with for them.
 
     Args:
         pipeline ([`UniMPImagePipeline`]): ours.
@@ -185,9 +185,8 @@ class Artists:
         ):
             conditions = pipeline.three_conditions(asked, words, past)
             pictures[name] = self._generate(pipeline, conditions, TOGETHER, anybodys, seed)
-        pictures[FOUND] = self._generate(ours, ours.three_conditions(asked, [], []), 0.0, theirs, seed)
-        nearest = theirs or next(filter(None, (ours.picture_of(row[Columns.ITEM_ID]) for row in full.retrieved)), None)
-        return pictures if nearest is None else pictures | {NEAREST: nearest}, full
+        pictures[START] = self._generate(ours, ours.three_conditions(asked, [], []), 0.0, theirs, seed)
+        return pictures if theirs is None else pictures | {COPY: theirs}, full
 
     def _generate(
         self,

@@ -2,11 +2,12 @@
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import nn
@@ -215,8 +216,8 @@ class UniMPImagePipeline(DiffusionPipeline):
             weightings (`Sequence[float]`, *optional*): how much taste the candidates have, in turn, from 0, the
                 request alone, to 1, see [`mixing`] and [`~UniMPImagePipeline.begin_with`]; by default evenly spaced up
                 to 0.75. Candidates of the same turn are drawn with the same noise.
-            guidance_scale (`float`, defaults to 1.5): how strictly the denoiser follows what it is conditioned on; the
-                large ones want more, Stable Diffusion about 7.
+            guidance_scale (`float`, defaults to 1.5): how strictly the denoiser follows what was asked; the large ones
+                want more, Stable Diffusion about 7.
             num_inference_steps (`int`, defaults to 20): steps of denoising.
             strength (`float`, defaults to 0.85): how freely the picture that a candidate begins with may be changed
                 (UniMP conditions on what it retrieved): the share of the way to noise from which on changes are made,
@@ -246,18 +247,16 @@ class UniMPImagePipeline(DiffusionPipeline):
             whole_number(name, value)
         for name, words in (("preference_keywords", preference_keywords), ("target_keywords", target_keywords)):
             _check_keywords(name, words)
-        liked = list(filter(None, map(self.picture_of, history[-HISTORY_LENGTH:])))
+        liked = list(filter(None, map(self.picture_of, self._liked(history))))
         # What they like is a matter of colours and fabrics; what was asked, one of shapes too.
-        likeness = scorer or PictureSimilarity(self.model, self.processor)
-        fitness = scorer or PictureSimilarity(self.model, self.processor, by_position=True)
+        scorers = [scorer or PictureSimilarity(self.model, self.processor, by_position=n == 1) for n in range(2)]
         retrieved, wanted, fitting, starts = [], [target], [target], [target] * len(weightings)
         if target is None:
             depth = max(SEARCH_DEPTH, num_retrieved)
             found = self.retrieve(history, query, depth)
             # What was asked is in nobody's taste.
             asked = self.retrieve([], query, depth) if history and query else found
-            seen = {_as_mapping(event).get(Columns.ITEM_ID) for event in history}
-            starts = self.begin_with(asked, found, query, seen, liked, weightings, likeness)
+            starts = self.begin_with(asked, found, query, history, weightings) if strength < 1 else [None]
             retrieved = found[:num_retrieved]
             wanted, fitting = ([row["item_id"] for row in rows[:num_retrieved]] for rows in (found, asked))
         answer = None
@@ -270,13 +269,13 @@ class UniMPImagePipeline(DiffusionPipeline):
             target_keywords = self.keywords_of_request(query, wanted if target is not None or query is None else [])
         states, mask = self.three_conditions(target_keywords, preference_keywords, history if use_soft else [])
         begun = [None if start is None else self.picture_of(start) for start in starts]
-        if strength == 1 or not all(begun):
+        if not all(begun):
             begun = starts = [None] * len(weightings)
         pictures = self.generate(
             states, mask, weightings, guidance_scale, num_inference_steps, generator, begun, strength
         )
-        d_p = score_pictures(likeness, pictures, liked)
-        d_t = score_pictures(fitness, pictures, list(filter(None, map(self.picture_of, fitting))))
+        references = liked, list(filter(None, map(self.picture_of, fitting)))
+        d_p, d_t = (score_pictures(*of) for of in zip(scorers, [pictures] * 2, references, strict=True))
         starts = [None if start is None else _as_mapping(start).get(Columns.ITEM_ID) for start in starts]
         candidates = [Candidate(*parts) for parts in zip(pictures, weightings, d_p, d_t, starts, strict=True)]
         return UniMPImageOutput(candidates, alpha, retrieved, list(preference_keywords), list(target_keywords), answer)
@@ -303,50 +302,67 @@ class UniMPImagePipeline(DiffusionPipeline):
         asked: Sequence[Mapping[str, Any]],
         found: Sequence[Mapping[str, Any]],
         query: str | None,
-        seen: Set[str],
-        liked: Sequence[Image.Image],
+        history: Sequence[Any],
         weightings: Sequence[float],
-        scorer: Scorer,
     ) -> list[str | None]:
         """
         The item of the catalogue that is changed into what is wanted, a weighting: of those with most words of the
-        request the one with the largest [`start_scores`]; where there is taste, none that they had chosen already, if
-        there is another.
+        request the one with the largest [`start_scores`]; where there is taste, one that they had not chosen already,
+        if there is any.
 
         Args:
             asked, found: of [`~UniMPImagePipeline.retrieve`], for anybody and for the person.
             query: the request.
-            seen: ids of the history's items.
-            liked: pictures of the history.
+            history: the person's.
             weightings: as much taste is in the choice.
-            scorer: likeness to `liked`.
 
         Returns:
-            Ids, or `None` for all where no item has a picture.
+            Ids, or `None` where no item has a picture.
         """
+        catalog = self.processor.catalog
         by_request, by_person = ({row["item_id"]: row["score"] for row in rows} for rows in (asked, found))
-        pictures = {item_id: self.picture_of(item_id) for item_id in by_person | by_request}
-        pictures = {item_id: picture for item_id, picture in pictures.items() if picture is not None}
-        if not pictures:
-            return [None] * len(weightings)
-        d_p = score_pictures(scorer, list(pictures.values()), liked)
+        pictured = [item_id for item_id in by_person | by_request if catalog.has_image(catalog.position(item_id))]
         # Of what only one of the two found, the other thinks less than of all that it did find.
         known = [
-            [scores.get(item_id, min(scores.values(), default=0.0)) for item_id in pictures]
+            [scores.get(item_id, min(scores.values(), default=0.0)) for item_id in pictured]
             for scores in (by_request, by_person)
         ]
-        words = [self._num_words(query, item_id) for item_id in pictures]
-        fresh, starts = [item_id for item_id in pictures if item_id not in seen] or list(pictures), []
+        likeness, starts = self.likeness(history, pictured), []
+        words = [self._num_words(query, item_id) for item_id in pictured]
+        seen = {_as_mapping(event).get(Columns.ITEM_ID) for event in history}
         for weighting in weightings:
-            ratings = dict(zip(pictures, zip(words, start_scores(*known, d_p, weighting), strict=True), strict=True))
-            pool = fresh if weighting else [item_id for item_id in pictures if item_id in by_request]
-            starts.append(max(pool, key=ratings.__getitem__, default=None))
+            is_new = [not weighting or item_id not in seen for item_id in pictured]
+            ratings = zip(words, is_new, start_scores(*known, likeness, weighting), strict=True)
+            by_rating = dict(zip(pictured, ratings, strict=True))
+            pool = [item_id for item_id in pictured if weighting or item_id in by_request]  # 0 is nobody's taste
+            starts.append(max(pool, key=by_rating.__getitem__, default=None))
         return starts
+
+    def likeness(self, history: Sequence[Any], item_ids: Sequence[str]) -> list[float | None]:
+        """
+        How alike items of the catalogue are to those of a history: the cosine of their rows in the recommender, as
+        deviations from the mean row, averaged over what they did not rate low and brought to 0..1. Rows know of how
+        people choose and of what items show. `None` where no such item is in the catalogue.
+        """
+        catalog, ids = self.processor.catalog, [event.get(Columns.ITEM_ID) for event in self._liked(history)]
+        liked = [catalog.position(item_id) for item_id in ids if item_id in catalog]
+        if not liked:
+            return [None] * len(item_ids)
+        rows, _ = self.model.compute_item_rows()
+        if (semantic := self.model.model.item_codes) is not None:
+            rows = rows[semantic.codes + semantic.codes.new_tensor(self.model.config.level_starts)].mean(1)
+        rows = nn.functional.normalize((rows - rows.mean(0)).float(), dim=-1)
+        cosines = rows[[catalog.position(item_id) for item_id in item_ids]] @ rows[liked].mean(0)
+        return ((1 + cosines.clamp(-1, 1)) / 2).tolist()
 
     def ask(self, history: Sequence[Any], item: Any) -> str | None:
         """What the model says a person likes about an item; `None` where it says nothing, or that they do not."""
         answer = self._pipeline(UniMPExplainPipeline)({"history": history, "item": item})
         return answer["explanation"] if self._is_liked(answer) else None
+
+    def _liked(self, history: Sequence[Any]) -> list[Mapping[str, Any]]:
+        """The last events of a history that were not rated low."""
+        return [event for event in map(_as_mapping, history[-HISTORY_LENGTH:]) if self._is_liked(event)]
 
     def _is_liked(self, event: Mapping[str, Any]) -> bool:
         """Whether its rating, if there is one, is in the upper half."""
@@ -383,8 +399,7 @@ class UniMPImagePipeline(DiffusionPipeline):
         Keywords of what a person likes: of the model's answer, and counted over the attributes of the items that they
         did not rate low, what they searched for and what they said of them.
         """
-        events = [_as_mapping(entry) for entry in history[-HISTORY_LENGTH:]]
-        return preference_keywords([self._words_of(event) for event in events if self._is_liked(event)], answer)
+        return preference_keywords([self._words_of(event) for event in self._liked(history)], answer)
 
     def _words_of(self, event: Mapping[str, Any]) -> str:
         """What was searched for, what the item is, what was said of it."""
@@ -623,7 +638,7 @@ def _weightings(num_candidates: int, weightings: Sequence[float] | None, has_his
     """The weighting of every candidate."""
     num_candidates = whole_number("num_candidates", num_candidates)
     if weightings is None:
-        weightings = torch.linspace(0, MOST_TASTE, num_candidates).tolist() if num_candidates > 1 else [0.5]
+        weightings = np.linspace(0, MOST_TASTE, num_candidates).tolist() if num_candidates > 1 else [0.5]
     if not len(weightings) or not all(0 <= weighting <= 1 for weighting in weightings):
         raise ValueError(f"`weightings` must be numbers from 0 to 1, at least one, got {shown(weightings)}.")
     if not has_history:  # there is no taste to weigh

@@ -15,13 +15,13 @@ from imagine_figures import (
     BASE,
     BOTH,
     CHOSEN,
-    FOUND,
+    COPY,
     FULL,
     KEYWORDS,
-    NEAREST,
     PAIRS,
     PROMPT,
     SOFT,
+    START,
     SYSTEMS,
     Artists,
     ImagePromptPipeline,
@@ -187,8 +187,8 @@ def test_figures_of_a_picture(lpips):
 def person(base, full, nearest=None):
     """A row of a person: distance to the history, attributes right, and a dial."""
     names = ("LPIPS to history", "attributes right")
-    of_all = dict.fromkeys((BASE, KEYWORDS, SOFT, BOTH, PROMPT, FOUND, CHOSEN), base) | {FULL: full}
-    of_all |= {} if nearest is None else {NEAREST: nearest}
+    of_all = dict.fromkeys((BASE, KEYWORDS, SOFT, BOTH, PROMPT, START, CHOSEN), base) | {FULL: full}
+    of_all |= {} if nearest is None else {COPY: nearest}
     figures = {system: dict(zip(names, values, strict=True)) for system, values in of_all.items()}
     return {"figures": figures, "dial": {"d_p": [0.1, 0.2], "d_t": [0.4, full[1]]}}
 
@@ -201,7 +201,7 @@ def test_systems_are_compared_with_the_request_alone():
     assert distance["versus request only"] == pytest.approx({"ratio": 0.5, "low": 0.5, "high": 0.5})
     assert right["versus request only"]["difference"] == pytest.approx(-0.25)
     assert "versus request only" not in report["systems"][BASE]["LPIPS to history"]
-    nearest = report["systems"][NEAREST]["LPIPS to history"]
+    nearest = report["systems"][COPY]["LPIPS to history"]
     assert nearest["people"] == 1  # the other's nearest item has no picture
     assert nearest["versus request only"]["ratio"] == pytest.approx(0.1 / 0.6)  # paired with the same person
     assert set(report["versus"]) == {f"{one} / {other}" for one, other in PAIRS}
@@ -298,7 +298,7 @@ def test_in_miniature(trained, lpips_folder, tmp_path, monkeypatch, capsys):
     assert report["diversity"][FULL]["value"] > 0
     printed = capsys.readouterr().out
     assert CHOSEN in printed
-    assert NEAREST in printed
+    assert COPY in printed
     monkeypatch.setattr(Artists, "draw", lambda *arguments: pytest.fail("it is drawn again"))
     assert run(options) == report
 
@@ -316,7 +316,7 @@ def test_parts_are_what_the_pipeline_draws_with_one_of_them(trained):
         (KEYWORDS, anybodys, {"use_soft": False}),
         (SOFT, anybodys, {"preference_keywords": []}),
         (BOTH, anybodys, {}),
-        (FOUND, theirs, {"weightings": [0.0]}),
+        (START, theirs, {"weightings": [0.0]}),
         (FULL, theirs, {}),
     ):
         way = options | known | {"weightings": [0.5], "num_candidates": 1, "target": start} | change

@@ -280,42 +280,53 @@ def scored(**scores):
     return [{"item_id": item_id, "score": score} for item_id, score in scores.items()]
 
 
-def begin_with(pipe, asked, found, query, weightings, seen=frozenset(), **likeness):
-    """`begin_with` of a scorer that knows how alike each item's picture is."""
-    alike = {pipe.picture_of(item_id).tobytes(): value for item_id, value in likeness.items()}
+@pytest.fixture
+def begin_with(pipe, monkeypatch):
+    """`begin_with` of a recommender that knows how alike items are."""
 
-    def scorer(pictures, references):
-        return [alike[picture.tobytes()] for picture in pictures]
+    def begin(asked, found, query, weightings, history=(), **likeness):
+        monkeypatch.setattr(pipe, "likeness", lambda history, item_ids: [likeness[item_id] for item_id in item_ids])
+        return pipe.begin_with(asked, found, query, history, weightings)
 
-    return pipe.begin_with(asked, found, query, seen, [draw_picture(0)], weightings, scorer)
+    return begin
 
 
-def test_the_more_taste_the_more_it_decides_what_is_changed(pipe):
+def test_the_more_taste_the_more_it_decides_what_is_changed(begin_with):
     asked, found = scored(gloves=-1.0, hat=-2.0, socks=-3.0), scored(socks=-1.0, hat=-1.5)
-    likeness = {"gloves": 0.6, "hat": 0.9, "socks": 0.5}
     # At .1 gloves: -1 + .2 * (-1.5 + 8 log .6) = -2.12; hat: -2 + .2 * (-1.5 + 8 log .9) = -2.47; at .25 -3.79 and
     # -3.17.
-    starts = begin_with(pipe, asked, found, "something", [0.0, 0.1, 0.25, 1.0], **likeness)
+    starts = begin_with(asked, found, "something", [0.0, 0.1, 0.25, 1.0], gloves=0.6, hat=0.9, socks=0.5)
     assert starts == ["gloves", "gloves", "hat", "hat"]
 
 
-def test_what_has_the_words_of_the_request_is_changed_first(pipe):
+def test_what_has_the_words_of_the_request_is_changed_first(begin_with):
     asked, found = scored(gloves=-1.0, hat=-9.0), scored(gloves=-1.0, socks=-9.0)
     likeness = {"gloves": 0.9, "hat": 0.1, "socks": 0.1}
-    assert begin_with(pipe, asked, found, "straw hat", [0.0, 1.0], **likeness) == ["hat", "hat"]
+    assert begin_with(asked, found, "straw hat", [0.0, 1.0], **likeness) == ["hat", "hat"]
+    assert begin_with(asked, found, "straw hat", [0.0, 1.0], ["hat"], **likeness) == ["hat", "hat"]  # the only one
     # At 0 nobody's history decides, not even what is found for it.
-    assert begin_with(pipe, asked, found, "socks", [0.0, 0.5], **likeness) == ["gloves", "socks"]
+    assert begin_with(asked, found, "socks", [0.0, 0.5], **likeness) == ["gloves", "socks"]
 
 
-def test_what_they_had_chosen_is_not_drawn_for_them_again(pipe):
+def test_what_they_had_chosen_is_not_drawn_for_them_again(begin_with):
     asked, found = scored(gloves=-1.0, hat=-2.0), scored(gloves=-1.0, hat=-2.0)
-    for seen, starts in (({"gloves"}, ["gloves", "hat"]), ({"gloves", "hat"}, ["gloves", "gloves"])):
-        likeness = {"gloves": 0.9, "hat": 0.1}
-        assert begin_with(pipe, asked, found, "something", [0.0, 1.0], seen, **likeness) == starts
+    for history, starts in ((["gloves"], ["gloves", "hat"]), (["gloves", {"item_id": "hat"}], ["gloves", "gloves"])):
+        assert begin_with(asked, found, "something", [0.0, 1.0], history, gloves=0.9, hat=0.1) == starts
+
+
+def test_items_are_alike_as_the_recommender_knows_them(pipe):
+    history = ["coat", {"item_id": "hat", "rating": 5}, {"item_id": "socks", "rating": 1}, {"title": "Green kilt"}]
+    rows = pipe.model.compute_item_rows()[0].detach()
+    catalog = pipe.processor.catalog
+    rows = torch.nn.functional.normalize(rows - rows.mean(0), dim=-1)
+    coat, hat, gloves = (rows[catalog.position(item_id)] for item_id in ("coat", "hat", "gloves"))
+    cosines = torch.stack([item @ (coat + hat) / 2 for item in (gloves, hat)])
+    assert pipe.likeness(history, ["gloves", "hat"]) == pytest.approx(((1 + cosines) / 2).tolist(), abs=1e-5)
+    assert pipe.likeness([{"title": "Green kilt"}], ["gloves"]) == [None]
 
 
 def test_what_has_no_picture_is_not_changed(pipe):
-    assert begin_with(pipe, scored(shirt=-1.0), scored(shirt=-1.0), "shirt", [0.0, 1.0]) == [None, None]
+    assert pipe.begin_with(scored(shirt=-1.0), scored(shirt=-1.0), "shirt", ["hat"], [0.0, 1.0]) == [None, None]
 
 
 def test_a_target_is_drawn_and_nothing_searched(pipe):
