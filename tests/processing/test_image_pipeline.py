@@ -31,6 +31,7 @@ from unimp.processing.imagine_unimp import to_pixels
 from unimp.processing.pipelines_unimp import UniMPSearchPipeline
 
 from .conftest import byte_tokenizer, draw_picture, make_model, make_processor
+from .test_semantic_codes import first_rows, semantic_model
 
 WIDTH = 8
 HISTORY = ["shirt", "hat", {"item_id": "socks", "query": "warm wool", "rating": 5}]
@@ -323,6 +324,21 @@ def test_items_are_alike_as_the_recommender_knows_them(pipe):
     cosines = torch.stack([item @ (coat + hat) / 2 for item in (gloves, hat)])
     assert pipe.likeness(history, ["gloves", "hat"]) == pytest.approx(((1 + cosines) / 2).tolist(), abs=1e-5)
     assert pipe.likeness([{"title": "Green kilt"}], ["gloves"]) == [None]
+
+
+def test_items_of_several_tokens_are_alike_by_their_codes(parts):
+    processor = make_processor()
+    model = semantic_model(processor)
+    processor.index_catalog(model, fit_codes=first_rows)
+    preference = make_preference(model)
+    pipe = UniMPImagePipeline(**{**parts, "model": model, "processor": processor, "preference": preference})
+    rows, codes = model.compute_item_rows()[0].detach(), torch.as_tensor(processor.catalog.codes.astype(int))
+    places = codes + torch.tensor(model.config.level_starts)
+    items = torch.stack([rows[place].mean(0) for place in places])
+    items = torch.nn.functional.normalize(items - items.mean(0), dim=-1)
+    position = processor.catalog.position
+    cosine = items[position("gloves")] @ items[position("coat")]
+    assert pipe.likeness(["coat"], ["gloves", "coat"]) == pytest.approx([float(1 + cosine) / 2, 1.0], abs=1e-5)
 
 
 def test_what_has_no_picture_is_not_changed(pipe):
