@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 TILE, SMALL, GAP, MARGIN, HEADER, CAPTION = 120, 56, 10, 28, 190, 30  # pixels
 HISTORY_TILES = 8  # pictures of a history shown, in two rows
-TITLE = "What was asked for, drawn more and more in the taste of who asked"
+TITLE = "Drawn for a request and a taste"
 LEGEND = (
-    "Several pictures are drawn for each request, from no taste to much, and alpha takes one of them: at 0 the one",
-    "most like what was asked, whoever asks; at 1 the one most like what this person had chosen. One may be taken",
-    "more than once: the more the request says itself, the less is left to taste.",
+    "For each request several pictures are drawn, with no taste, some and much. The columns show which one is best",
+    "where likeness to what was asked decides alone (alpha 0), where likeness to what the person had chosen does",
+    "(alpha 1), and in between. The same one may be best for several.",
 )
 PAPER, CARD, INK, GREY = (250, 248, 244), (236, 233, 227), (44, 42, 48), (130, 124, 120)
 
