@@ -255,10 +255,10 @@ def measure_diversity(
         if f"diversity {query}" not in journal.rows:
             drawn = [artists.draw(history, query, seed=0)[0] for history in histories]
             by_system = {name: [pictures[name] for pictures in drawn if name in pictures] for name in SYSTEMS}
-            differences = {name: judge.differences(pictures) for name, pictures in by_system.items()}
+            differences = {name: judge.differences(pictures) for name, pictures in by_system.items() if pictures}
             journal.add(f"diversity {query}", {"differences": differences})
     rows = [journal.rows[f"diversity {query}"]["differences"] for query in queries]
-    numbers = {name: [number for row in rows for number in row[name]] for name in SYSTEMS}
+    numbers = {name: [number for row in rows for number in row[name]] for name in rows[0]}
     return {name: {"value": float(np.mean(n))} | _interval(bootstrap_interval(n)) for name, n in numbers.items()}
 
 
@@ -268,6 +268,7 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
     table = {
         system: {name: [row["figures"].get(system, {}).get(name, np.nan) for row in rows] for name in names}
         for system in SYSTEMS
+        if any(system in row["figures"] for row in rows)  # drawn from noise, there is no start to copy
     }
     systems = {
         system: {

@@ -216,6 +216,11 @@ def test_systems_are_compared_with_the_request_alone():
     assert "(-0.250 [-0.500, +0.000])" in table[2 + SYSTEMS.index(FULL)]
 
 
+def test_a_system_that_drew_for_nobody_is_left_out():
+    report = summarise([person((0.4, 1.0), (0.2, 1.0)), person((0.6, 1.0), (0.3, 0.5))])
+    assert list(report["systems"]) == [system for system in SYSTEMS if system != COPY]
+
+
 def test_what_is_finished_is_not_done_again(tmp_path):
     journal = Journal(tmp_path / "work" / "rows.jsonl", {"steps": 3})
     journal.add("own 0", {"figures": 1})
