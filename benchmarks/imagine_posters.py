@@ -24,6 +24,7 @@ import torch
 from datasets import Dataset
 from diffusers import UNet2DConditionModel
 from imagine_figures import (
+    COPY,
     SYSTEMS,
     Artists,
     ImagePromptPipeline,
@@ -41,6 +42,7 @@ from unimp.modeling_unimp import UniMPPreference
 from unimp.processing import Columns
 from unimp.processing.contact_sheet import contact_sheet, sheet_rows
 from unimp.processing.image_pipeline_unimp import UniMPImagePipeline
+from unimp.processing.imagine_unimp import UniMPImageOutput
 from unimp.processing.splits import leave_last_n
 from unimp.training.imagine import ImagineTrainer, ImagineTrainingConfig, build_tiny_denoiser
 from unimp.training.imagine_data import ImaginePairs
@@ -105,6 +107,17 @@ def make_requests(sequences: Iterable[Mapping[str, Any]], limit: int) -> list[Re
     return list(requests.values())
 
 
+class PosterArtists(Artists):
+    """All systems; what is copied is what search finds first, as posters are drawn from noise and have no start."""
+
+    def draw(self, history: Sequence[Any], query: str, seed: int) -> tuple[dict[str, Image.Image], UniMPImageOutput]:
+        """See [`Artists.draw`]."""
+        pictures, full = super().draw(history, query, seed)
+        found = (self.pipeline.picture_of(row[Columns.ITEM_ID]) for row in full.retrieved)
+        nearest = next(filter(None, found), None)
+        return pictures if nearest is None else pictures | {COPY: nearest}, full
+
+
 def draw_systems(artists: Artists, requests: Sequence[Request], path: Path) -> None:
     """A PNG: a row a person, the picture of each system in the order of `SYSTEMS`."""
     sheet = Image.new("RGB", (len(SYSTEMS) * (WIDTH + 8), len(requests) * (HEIGHT + 22)), "white")
@@ -131,7 +144,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "strength": 1.0,  # a poster is nothing to make another one of
     }
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    artists = Artists(ours.to(device), image_prompt.to(device), **drawing)
+    artists = PosterArtists(ours.to(device), image_prompt.to(device), **drawing)
     requests, catalog = make_requests(split.test, options.people), processor.catalog
     events = [event for request in requests for event in request.history]
     wanted = dict.fromkeys([*(event[Columns.ITEM_ID] for event in events), *(request.item_id for request in requests)])
