@@ -173,10 +173,10 @@ class Artists:
         ours, generator = self.pipeline, torch.Generator().manual_seed(seed)
         full = ours(history, query, generator=generator, **self.options)
         by_weighting = {candidate.weighting: candidate for candidate in full.candidates}
-        base, both = by_weighting[0.0], by_weighting[TOGETHER]
-        anybodys, theirs = (each.start and ours.picture_of(each.start) for each in (base, both))
+        base, together = by_weighting[0.0], by_weighting[TOGETHER]
+        anybodys, theirs = (each.start and ours.picture_of(each.start) for each in (base, together))
         asked, likes = full.target_keywords, full.preference_keywords
-        pictures = {BASE: base.image, FULL: both.image, CHOSEN: full.image}
+        pictures = {BASE: base.image, FULL: together.image, CHOSEN: full.image}
         for name, pipeline, words, past in (
             (KEYWORDS, ours, likes, []),
             (SOFT, ours, [], history),

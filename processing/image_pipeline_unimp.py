@@ -250,15 +250,7 @@ class UniMPImagePipeline(DiffusionPipeline):
         liked = list(filter(None, map(self.picture_of, self._liked(history))))
         # What they like is a matter of colours and fabrics; what was asked, one of shapes too.
         scorers = [scorer or PictureSimilarity(self.model, self.processor, by_position=n == 1) for n in range(2)]
-        retrieved, wanted, fitting, starts = [], [target], [target], [target] * len(weightings)
-        if target is None:
-            depth = max(SEARCH_DEPTH, num_retrieved)
-            found = self.retrieve(history, query, depth)
-            # What was asked is in nobody's taste.
-            asked = self.retrieve([], query, depth) if history and query else found
-            starts = self.begin_with(asked, found, query, history, weightings) if strength < 1 else [None]
-            retrieved = found[:num_retrieved]
-            wanted, fitting = ([row["item_id"] for row in rows[:num_retrieved]] for rows in (found, asked))
+        retrieved, wanted, fitting, starts = self._find(history, query, target, num_retrieved, weightings)
         answer = None
         if use_answer and preference_keywords is None and history and wanted:
             answer = self.ask(history, wanted[0])
@@ -269,7 +261,7 @@ class UniMPImagePipeline(DiffusionPipeline):
             target_keywords = self.keywords_of_request(query, wanted if target is not None or query is None else [])
         states, mask = self.three_conditions(target_keywords, preference_keywords, history if use_soft else [])
         begun = [None if start is None else self.picture_of(start) for start in starts]
-        if not all(begun):
+        if strength == 1 or not all(begun):
             begun = starts = [None] * len(weightings)
         pictures = self.generate(
             states, mask, weightings, guidance_scale, num_inference_steps, generator, begun, strength
@@ -283,6 +275,22 @@ class UniMPImagePipeline(DiffusionPipeline):
     def _pipeline(self, kind: type[UniMPPipeline]) -> UniMPPipeline:
         return kind(model=self.model, processor=self.processor, device=self.model.device)
 
+    def _find(
+        self, history: Sequence[Any], query: str | None, target: Any, num_items: int, weightings: Sequence[float]
+    ) -> tuple[list[dict[str, Any]], list[Any], list[Any], list[Any]]:
+        """
+        What is retrieved; the items that stand for what was asked, for the person and for anybody; what each candidate
+        begins with.
+        """
+        if target is not None:
+            return [], [target], [target], [target] * len(weightings)
+        depth = max(SEARCH_DEPTH, num_items)
+        found = self.retrieve(history, query, depth)
+        # What was asked is in nobody's taste.
+        asked = self.retrieve([], query, depth) if history and query else found
+        wanted, fitting = ([row["item_id"] for row in rows[:num_items]] for rows in (found, asked))
+        return found[:num_items], wanted, fitting, self.begin_with(asked, found, query, history, weightings)
+
     def retrieve(self, history: Sequence[Any], query: str | None, num_items: int) -> list[dict[str, Any]]:
         """
         Items that fit request and person (UniMP), as `unimp-search` answers, or `unimp-recommend` without one. Of
@@ -291,11 +299,13 @@ class UniMPImagePipeline(DiffusionPipeline):
         if query is None:
             return self._pipeline(UniMPRecommendPipeline)({"history": history}, top_k=num_items)
         found = self._pipeline(UniMPSearchPipeline)({"history": history, "query": query}, top_k=num_items)
-        return sorted(found, key=lambda row: -self._num_words(query, row["item_id"]))
+        num_words = self._num_words(query, [row["item_id"] for row in found])
+        return [found[n] for n in sorted(range(len(found)), key=lambda n: -num_words[n])]
 
-    def _num_words(self, query: str | None, item_id: str) -> int:
-        """How many words of a request an item's attributes have."""
-        return len(set(find_words(query or "")).intersection(find_words(self._words_of_item(_as_mapping(item_id)))))
+    def _num_words(self, query: str | None, item_ids: Sequence[str]) -> list[int]:
+        """How many words of a request the attributes of each item have."""
+        words = set(find_words(query or ""))
+        return [len(words.intersection(find_words(self._words_of_item({Columns.ITEM_ID: i})))) for i in item_ids]
 
     def begin_with(
         self,
@@ -328,7 +338,7 @@ class UniMPImagePipeline(DiffusionPipeline):
             for scores in (by_request, by_person)
         ]
         likeness, starts = self.likeness(history, pictured), []
-        words = [self._num_words(query, item_id) for item_id in pictured]
+        words = self._num_words(query, pictured)
         seen = {_as_mapping(event).get(Columns.ITEM_ID) for event in history}
         for weighting in weightings:
             is_new = [not weighting or item_id not in seen for item_id in pictured]
