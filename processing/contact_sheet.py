@@ -1,5 +1,6 @@
 """A contact sheet of imagined pictures: rows are people, columns are alpha from what was asked to what they like."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 TILE, SMALL, GAP, MARGIN, HEADER, CAPTION = 120, 56, 10, 28, 190, 30  # pixels
 HISTORY_TILES = 8  # pictures of a history shown, in two rows
+LEGEND_SIZE = 13
 TITLE = "Drawn for a request and a taste"
 LEGEND = (
     "For each request several pictures are drawn, with no taste, some and much. The columns show which one is best",
@@ -80,10 +82,12 @@ def contact_sheet(
     if not rows or not alphas:
         raise ValueError(f"`rows` and `alphas` must not be empty, got {len(rows)} and {len(alphas)}.")
     left = MARGIN + HISTORY_TILES // 2 * (SMALL + GAP // 2) + 2 * GAP
-    width = left + len(alphas) * (TILE + GAP) - GAP + MARGIN
+    right = left + len(alphas) * (TILE + GAP) - GAP
+    font = ImageFont.load_default(size=LEGEND_SIZE)
+    width = max(right, *(MARGIN + math.ceil(font.getlength(line)) for line in LEGEND)) + MARGIN
     sheet = Image.new("RGB", (width, HEADER + len(rows) * (TILE + CAPTION + GAP) + MARGIN), PAPER)
     pen = ImageDraw.Draw(sheet)
-    _draw_header(pen, left, width, alphas)
+    _draw_header(pen, left, right, width, alphas)
     for number, row in enumerate(rows):
         top = HEADER + number * (TILE + CAPTION + GAP)
         pen.text((MARGIN, top + 4), row.title, INK, font=ImageFont.load_default(size=13))
@@ -91,13 +95,13 @@ def contact_sheet(
     sheet.save(path, format="PNG")
 
 
-def _draw_header(pen: ImageDraw.ImageDraw, left: int, width: int, alphas: Sequence[float]) -> None:
-    title, large, small = (ImageFont.load_default(size=size) for size in (22, 17, 13))
+def _draw_header(pen: ImageDraw.ImageDraw, left: int, right: int, width: int, alphas: Sequence[float]) -> None:
+    title, large, small = (ImageFont.load_default(size=size) for size in (22, 17, LEGEND_SIZE))
     pen.text((MARGIN, 22), TITLE, INK, font=title)
     pen.text((MARGIN, 54), "\n".join(LEGEND), INK, font=small)
     pen.text((MARGIN, HEADER - 62), "had chosen", INK, font=large)
     pen.text((left, HEADER - 62), "what was asked", INK, font=large)
-    pen.text((width - MARGIN, HEADER - 62), "what they like", INK, font=large, anchor="ra")
+    pen.text((right, HEADER - 62), "what they like", INK, font=large, anchor="ra")
     for column, alpha in enumerate(alphas):
         place = (left + column * (TILE + GAP) + TILE // 2, HEADER - 34)
         pen.text(place, f"alpha {alpha:g}", GREY, font=small, anchor="ma")
