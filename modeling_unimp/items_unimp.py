@@ -218,6 +218,24 @@ class CatalogRowsMixin:
             image_embeddings = torch.zeros(len(text_ids), self.config.vision_hidden_size)
         return text_ids, image_embeddings, torch.zeros(len(text_ids), 0) if features is None else features
 
+    @torch.no_grad()
+    def picture_rows(self, image_embeddings: torch.Tensor) -> torch.Tensor:
+        """
+        Input rows of items of which nothing is known but the picture, `[pictures, row_size]`: what a picture tells the
+        model of which items are chosen together. Semantic codes have no row that a picture alone makes: standardised
+        pictures, `[pictures, vision_hidden_size]`.
+
+        Args:
+            image_embeddings (`torch.Tensor` of shape `(pictures, vision_hidden_size)`): pooled `get_image_features`.
+        """
+        content = self.model.item_content
+        if content is None:
+            return self.model.item_codes.standardised(image_embeddings)
+        no_text = torch.full((len(image_embeddings), 1), -1, device=image_embeddings.device)
+        no_features = image_embeddings.new_zeros(len(image_embeddings), self.config.item_feature_size)
+        known = content.encode(self.get_input_embeddings(), no_text, image_embeddings, no_features)
+        return self.model.item_rows.projection(known)
+
     def row_modules(self) -> Iterator[UniMPItemRows]:
         """The item rows: one table for input and output, or one for each."""
         yield self.model.item_rows

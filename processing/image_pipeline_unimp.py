@@ -247,7 +247,6 @@ class UniMPImagePipeline(DiffusionPipeline):
             whole_number(name, value)
         for name, words in (("preference_keywords", preference_keywords), ("target_keywords", target_keywords)):
             _check_keywords(name, words)
-        liked = list(filter(None, map(self.picture_of, self._liked(history))))
         # What they like is a matter of colours and fabrics; what was asked, one of shapes too.
         scorers = [scorer or PictureSimilarity(self.model, self.processor, by_position=n == 1) for n in range(2)]
         retrieved, wanted, fitting, starts = self._find(history, query, target, num_retrieved, weightings)
@@ -266,7 +265,7 @@ class UniMPImagePipeline(DiffusionPipeline):
         pictures = self.generate(
             states, mask, weightings, guidance_scale, num_inference_steps, generator, begun, strength
         )
-        references = liked, list(filter(None, map(self.picture_of, fitting)))
+        references = (list(filter(None, map(self.picture_of, items))) for items in (self._liked(history), fitting))
         d_p, d_t = (score_pictures(*of) for of in zip(scorers, [pictures] * 2, references, strict=True))
         starts = [None if start is None else _as_mapping(start).get(Columns.ITEM_ID) for start in starts]
         candidates = [Candidate(*parts) for parts in zip(pictures, weightings, d_p, d_t, starts, strict=True)]
@@ -279,8 +278,8 @@ class UniMPImagePipeline(DiffusionPipeline):
         self, history: Sequence[Any], query: str | None, target: Any, num_items: int, weightings: Sequence[float]
     ) -> tuple[list[dict[str, Any]], list[Any], list[Any], list[Any]]:
         """
-        What is retrieved; the items that stand for what was asked, for the person and for anybody; what each candidate
-        begins with.
+        What is retrieved; the items that stand for what was asked, for the person; the one that does for anybody, if
+        it has a picture; what each candidate begins with.
         """
         if target is not None:
             return [], [target], [target], [target] * len(weightings)
@@ -288,8 +287,9 @@ class UniMPImagePipeline(DiffusionPipeline):
         found = self.retrieve(history, query, depth)
         # What was asked is in nobody's taste.
         asked = self.retrieve([], query, depth) if history and query else found
-        wanted, fitting = ([row["item_id"] for row in rows[:num_items]] for rows in (found, asked))
-        return found[:num_items], wanted, fitting, self.begin_with(asked, found, query, history, weightings)
+        wanted = [row["item_id"] for row in found[:num_items]]
+        tasteless, *starts = self.begin_with(asked, found, query, history, [0.0, *weightings])
+        return found[:num_items], wanted, [] if tasteless is None else [tasteless], starts
 
     def retrieve(self, history: Sequence[Any], query: str | None, num_items: int) -> list[dict[str, Any]]:
         """

@@ -85,8 +85,8 @@ class Candidate:
         image: the picture.
         weighting: how much taste it has: 0 the request alone, 1 the most.
         d_p: similarity to the pictures of the history; `None` where that has none.
-        d_t: similarity to the pictures of what the request finds for anybody (without a request: of what was
-            retrieved; with a target: its own); `None` where there are none.
+        d_t: similarity to the picture of what the request finds first for anybody (without a request: of what was
+            retrieved first; with a target: its own); `None` where there is none.
         start: id of the item whose picture was changed; `None` if it has none, or was drawn from noise alone.
     """
 
@@ -158,7 +158,8 @@ class PictureSimilarity:
     Args:
         model ([`UniMPForConditionalGeneration`]), processor ([`UniMPProcessor`]): whose view.
         by_position (`bool`): compare every position of a picture with the same position of the other, which tells
-            shapes apart; by default what they show anywhere is compared, which tells colours and fabrics apart.
+            shapes apart; by default what they show anywhere is compared, as far as it tells the model which items are
+            chosen together ([`~UniMPForConditionalGeneration.picture_rows`]), so colours and fabrics.
     """
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, by_position: bool = False) -> None:
@@ -168,18 +169,17 @@ class PictureSimilarity:
 
     @torch.no_grad()
     def embed(self, pictures: Sequence[Image.Image]) -> torch.Tensor:
-        """`[pictures, positions * vision_hidden_size]` (without `by_position` of one position), each of length 1."""
+        """`[pictures, row_size]`, with `by_position` `[pictures, positions * vision_hidden_size]`; of length 1."""
         batches = [self.processor.image_processor(images=[p], return_tensors="pt")["pixel_values"] for p in pictures]
         features = self.model.get_image_features(torch.cat(batches).to(self.model.device)).float()
-        features = features if self.by_position else features.mean(1, keepdim=True)
+        if not self.by_position:
+            return nn.functional.normalize(self.model.picture_rows(features.mean(1)), dim=-1)
         known_by = self.model.model.item_content
         statistics = self.model.model.item_codes if known_by is None else known_by
-        states = nn.functional.normalize((features - statistics.image_mean) * statistics.image_scale, dim=-1)
+        states = nn.functional.normalize(statistics.standardised(features), dim=-1)
         return nn.functional.normalize(states.flatten(1), dim=-1)
 
     def __call__(self, pictures: Sequence[Image.Image], references: Sequence[Image.Image]) -> list[float]:
         """See `Scorer`."""
         cosines = self.embed(pictures) @ self.embed(references).mean(0)
-        if self.by_position:  # most positions are the background, and alike: there are hardly any below 0
-            return cosines.clamp(0, 1).tolist()
         return ((1 + cosines.clamp(-1, 1)) / 2).tolist()

@@ -72,6 +72,21 @@ def test_the_first_items_are_learned_and_later_ones_known_by_content():
     assert model(**prompt(ITEM)).logits.shape[-1] == model.config.vocab_size == FIRST_ITEM + 7
 
 
+@pytest.mark.parametrize("config", [{}, {"item_feature_size": 3}])
+def test_a_picture_alone_has_the_row_of_a_new_item_of_which_no_more_is_known(config):
+    model = tiny_model(**config)
+    pictures = item_embeddings(model, 2)
+    no_features = torch.zeros(2, config["item_feature_size"]) if config else None
+    model.add_items(torch.full((2, 1), -1), pictures, no_features)
+    torch.testing.assert_close(model.picture_rows(pictures), model.compute_item_rows()[0][-2:])
+
+
+def test_with_semantic_codes_a_picture_is_itself():
+    model = tiny_model(items=0, code_sizes=[4, 4])
+    pictures = item_embeddings(model, 3)
+    torch.testing.assert_close(model.picture_rows(pictures), pictures)
+
+
 def test_items_added_later_start_with_the_bias_that_the_config_gives_them():
     model = tiny_model(items=0, new_item_bias=1.5)
     model.add_items(item_texts(4))

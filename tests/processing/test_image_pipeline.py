@@ -176,6 +176,21 @@ def test_the_request_alone_does_not_depend_on_the_history(pipe):
     assert (pixels(draw(pipe, **alone)) == pixels(draw(pipe, **alone, history=["coat", "gloves"]))).all()
 
 
+def test_what_was_asked_is_what_is_found_first_for_anybody(pipe):
+    """`d_p` compares with the history, `d_t` with what a candidate without taste begins with, whoever asks."""
+    references = []
+
+    def scorer(pictures, others):
+        references.append([picture.tobytes() for picture in others])
+        return [0.5] * len(pictures)
+
+    histories = HISTORY, ["coat", "gloves"]
+    starts = [draw(pipe, history=h, weightings=[0.5, 0.0], scorer=scorer).candidates[1].start for h in histories]
+    assert starts[0] == starts[1]
+    assert references[0] != references[2]
+    assert references[1] == references[3] == [pipe.picture_of(starts[0]).tobytes()]
+
+
 def test_what_was_found_is_changed_and_not_drawn_anew(pipe):
     """A denoiser that is told nothing more than nothing changes nothing, however much noise there is."""
     arguments = {"query": None, "target": "hat", "num_candidates": 1, "weightings": [0.0], "strength": 0.9}
