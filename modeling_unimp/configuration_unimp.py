@@ -78,7 +78,8 @@ class UniMPConfig(PreTrainedConfig):
         new_item_bias (`float`, defaults to 0.0):
             What is added to the score of an item that joined a trained model, known by its content alone. 0: as
             probable as its content makes it beside items that were trained on, which is rarely enough for a first
-            place; a shop that wants new items to be seen gives more. Atomic codes only.
+            place; a shop that wants new items to be seen gives more
+            ([`~UniMPForConditionalGeneration.set_new_item_bias`]). Atomic codes only.
         feature_similarity (`float`, defaults to 0.0):
             How much an item's likeness to the history adds to its score: this many times the cosines of its given
             features (`item_feature_size`, as deviations from the mean of the first items) with those of the items read

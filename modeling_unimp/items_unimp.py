@@ -1,5 +1,6 @@
 """Item code rows: what an item is known by, beside a text vocabulary that can stay frozen."""
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -103,21 +104,20 @@ class UniMPItemRows(nn.Module):
         content_size = row_size + config.vision_hidden_size + config.item_feature_size
         self.initializer_range = config.initializer_range
         self.dropout = config.item_dropout
-        self.new_item_bias = config.new_item_bias
         self.learned = nn.Parameter(torch.zeros(config.num_code_rows, row_size))
         self.bias = nn.Parameter(torch.zeros(config.num_code_rows)) if is_output else None
         self.projection = nn.Linear(content_size, row_size, bias=False) if atomic else None
 
-    def add(self, num_items: int, *, trained: bool) -> None:
-        """Append rows: random ones to be trained, or ones that are their content alone."""
+    def add(self, num_items: int, *, trained: bool, bias: float = 0.0) -> None:
+        """Append rows: random ones to be trained, or ones that are their content alone; and biases."""
         rows = self.learned.new_zeros(num_items, self.learned.shape[1])
         if trained:
             rows.normal_(std=self.initializer_range)
         trains = self.learned.requires_grad
         self.learned = nn.Parameter(torch.cat([self.learned.data, rows]), requires_grad=trains)
         if self.bias is not None:
-            bias = rows.new_full((num_items,), 0.0 if trained else self.new_item_bias)
-            self.bias = nn.Parameter(torch.cat([self.bias.data, bias]), requires_grad=trains)
+            biases = rows.new_full((num_items,), bias)
+            self.bias = nn.Parameter(torch.cat([self.bias.data, biases]), requires_grad=trains)
 
     def forward(self, content: torch.Tensor | None) -> torch.Tensor:
         """`[num_code_rows, row_size]`. In training the learned part of some items is dropped, as if they were new."""
@@ -161,8 +161,9 @@ class CatalogRowsMixin:
             self.model.item_codes.add(self.model.item_codes.code_embeddings(*content))
         else:
             self.model.item_content.add(*content)
+            are_first = self.config.num_items == 0
             for rows in self.row_modules():
-                rows.add(len(text_ids), trained=self.config.num_items == 0)
+                rows.add(len(text_ids), trained=are_first, bias=0.0 if are_first else self.config.new_item_bias)
         self.config.num_items += len(text_ids)
         self.config.catalog_fingerprint = None  # of fewer items; whoever knows their ids sets it again
 
@@ -217,6 +218,27 @@ class CatalogRowsMixin:
         if image_embeddings is None:
             image_embeddings = torch.zeros(len(text_ids), self.config.vision_hidden_size)
         return text_ids, image_embeddings, torch.zeros(len(text_ids), 0) if features is None else features
+
+    @torch.no_grad()
+    def set_new_item_bias(self, bias: float) -> None:
+        """
+        Let items that joined the trained model, known by their content alone, be seen more often or less.
+
+        Args:
+            bias (`float`): added to their scores, and to those of items that are yet to join
+                (`config.new_item_bias`).
+
+        Raises:
+            `ValueError`: `bias` is no finite number, or the model has semantic codes, which new and old items share.
+        """
+        if self.config.code_sizes is not None:
+            raise ValueError("`bias` cannot be set: new items share the semantic codes of items that were trained on.")
+        if not math.isfinite(bias):
+            raise ValueError(f"`bias` must be a finite number, got {bias}.")
+        self.config.new_item_bias = bias
+        for rows in self.row_modules():
+            if rows.bias is not None:
+                rows.bias[~rows.learned.any(dim=-1)] = bias
 
     @torch.no_grad()
     def picture_rows(self, image_embeddings: torch.Tensor) -> torch.Tensor:

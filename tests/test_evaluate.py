@@ -193,6 +193,8 @@ def test_items_that_the_model_does_not_know_are_added_to_it(evaluate, home, tmp_
     model, processor = continue_with(*load(str(home / "cold-model")), store)
     asked = held_out_samples(split.test, "recommend", store.items["item_id"][:])
     assert ranks.tolist() == evaluate_ranking(model, processor, asked, "recommend").tolist()
+    evaluate("--split", "cold_items", "--tasks", "recommend", "--new_item_bias", "50", model="cold-model")
+    assert np.load(tmp_path / "out" / "ranks.npz")["recommend/model"].max() <= len(split.new_items)
     evaluate("--split", "cold_items", "--tasks", "recommend")  # the model of all items
     assert f"was trained with {len(split.new_items)} of the {len(split.new_items)} items" in caplog.text
 

@@ -73,10 +73,6 @@ class ModelArguments:
     vocab_size: int = field(default=2000, metadata={"help": "Largest text vocabulary of the tiny decoder."})
     image_size: int = field(default=64, metadata={"help": "Pictures are resized to this many pixels, square."})
     item_dropout: float = field(default=0.1, metadata={"help": "How often an item is known by its content alone."})
-    new_item_bias: float = field(
-        default=0.0,
-        metadata={"help": "Added to the score of items that join the trained model, so that they are seen."},
-    )
     feature_similarity: float = field(
         default=0.0,
         metadata={
@@ -332,7 +328,6 @@ def _new_part(store: Store, arguments: ModelArguments) -> dict[str, Any]:
         "num_behaviors": FIRST_KIND + len(_kinds(store.interactions)),
         "item_text_length": arguments.item_text_length,
         "item_dropout": arguments.item_dropout,
-        "new_item_bias": arguments.new_item_bias,
         "feature_similarity": arguments.feature_similarity,
         "cross_attention_every": arguments.cross_attention_every,
         "num_latents": arguments.num_latents,

@@ -78,6 +78,10 @@ class EvaluateArguments:
         default=None,
         metadata={"help": "How much likeness to the history adds to an item's score; by default as in training."},
     )
+    new_item_bias: float | None = field(
+        default=None,
+        metadata={"help": "Added to the scores of items that the model was not trained on; by default as it is."},
+    )
     max_people: int | None = field(
         default=None,
         metadata={
@@ -168,6 +172,8 @@ def evaluate_model(options: EvaluateArguments, device: Any = "cpu") -> tuple[dic
         processor.history_window = options.history_window
     if options.feature_similarity is not None:
         _set_feature_similarity(model, options.feature_similarity)
+    if options.new_item_bias is not None:
+        model.set_new_item_bias(options.new_item_bias)
     num_added = add_items(model, processor, store, options.item_encoder)
     _warn_of_trained_items(model, processor, split)
     test = _some_people(split.test, options.max_people, options.seed)

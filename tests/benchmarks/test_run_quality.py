@@ -109,12 +109,12 @@ def test_without_context_reconstruction_only_answers_are_trained(options, monkey
 
 
 def test_the_model_of_another_entry_is_measured_only(options, commands, tmp_path):
-    table = make_table(models={"hidden": {"of": "search/unimp", "history_window": 0, "feature_similarity": 3.0}})
+    changes = {"history_window": 0, "feature_similarity": 3.0, "new_item_bias": 1.5}
+    table = make_table(models={"hidden": {"of": "search/unimp", **changes}})
     run_quality.train_and_evaluate(table, "hidden", 1, options, tmp_path / "here")
     ((name, _, model, *rest),) = commands
     assert (name, model) == ("evaluate", str(options.work_dir / "search" / "unimp" / "seed-1"))
-    assert rest[rest.index("--history_window") + 1] == "0"
-    assert rest[rest.index("--feature_similarity") + 1] == "3.0"
+    assert all(rest[rest.index(f"--{name}") + 1] == str(value) for name, value in changes.items())
     assert rest[rest.index("--output_dir") + 1] == str(tmp_path / "here" / "evaluation")
 
 

@@ -96,8 +96,19 @@ def test_items_added_later_start_with_the_bias_that_the_config_gives_them():
     plain.add_items(item_texts(4))
     plain.add_items(item_texts(2, seed=8))
     plain.load_state_dict(model.state_dict() | {"model.item_rows.bias": torch.zeros(6)})
+    with pytest.raises(ValueError, match="`bias` must be a finite number, got nan"):
+        plain.set_new_item_bias(float("nan"))
     boosted, unboosted = (m.item_logits(torch.ones(1, 32), m.compute_item_rows()[1]) for m in (model, plain))
     torch.testing.assert_close(boosted[0] - unboosted[0], torch.tensor([0.0] * 5 + [1.5] * 2))
+    model.set_new_item_bias(-2.0)
+    model.add_items(item_texts(1, seed=9))
+    assert model.model.item_rows.bias.tolist() == [0.0] * 4 + [-2.0] * 3
+    assert model.config.new_item_bias == -2.0
+
+
+def test_semantic_codes_have_no_bias_of_new_items():
+    with pytest.raises(ValueError, match="`bias` cannot be set"):
+        tiny_model(items=0, code_sizes=[4, 4]).set_new_item_bias(1.0)
 
 
 def changes_of_rows():
