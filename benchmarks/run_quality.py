@@ -29,6 +29,7 @@ from baselines.ranking import user_values
 from datasets import Dataset
 
 from unimp.cli import main as unimp
+from unimp.evaluate import OF_THE_MODEL
 from unimp.processing import TASKS, Columns
 from unimp.processing.splits import sequences
 from unimp.processing.store import as_table, read_store, write_store
@@ -41,8 +42,6 @@ logger = logging.getLogger(__name__)
 
 HERE = Path(__file__).parent
 METRICS = ("ndcg@10", "hr@10")
-# What a trained model can also be measured with.
-EVALUATION_SETTINGS = ("history_window", "feature_similarity", "new_item_bias")
 
 Ranks = np.ndarray  # [seeds, rows]
 
@@ -56,7 +55,7 @@ class Table:
         models: by name, what differs from `settings`; the first is what the others are compared with. Some settings
             are not of `unimp train`: `of` names the model of another table, to be measured only; `without` columns
             that the data set is stripped of; `reconstructs: false` trains the answer of an example alone and nothing
-            of its history. `EVALUATION_SETTINGS` beside `of` are options of `unimp evaluate`.
+            of its history. `OF_THE_MODEL` beside `of` are options of `unimp evaluate`.
         settings: options of `unimp train` that all models share.
         baselines: names of `run_baselines.py`.
         grids: by baseline, settings to try instead of its own grid.
@@ -98,7 +97,7 @@ def train_and_evaluate(table: Table, name: str, seed: int, options: argparse.Nam
             _unimp("train", "--config", str(config))
     arguments = ["--model", str(model), "--dataset", dataset, "--split", table.split, "--tasks", table.task]
     arguments += ["--output_dir", str(folder / "evaluation"), "--among", table.among]
-    for option in EVALUATION_SETTINGS if "of" in table.models[name] else ():
+    for option in OF_THE_MODEL if "of" in table.models[name] else ():
         arguments += [f"--{option}", str(settings[option])] if option in settings else []
     if settings.get("item_encoder"):
         arguments += ["--item_encoder", settings["item_encoder"]]

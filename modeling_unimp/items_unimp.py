@@ -222,7 +222,8 @@ class CatalogRowsMixin:
     @torch.no_grad()
     def set_new_item_bias(self, bias: float) -> None:
         """
-        Let items that joined the trained model, known by their content alone, be seen more often or less.
+        Let items that joined the trained model be seen more often or less, as long as they are known by their content
+        alone: training goes on from the bias that they have then.
 
         Args:
             bias (`float`): added to their scores, and to those of items that are yet to join
@@ -232,9 +233,11 @@ class CatalogRowsMixin:
             `ValueError`: `bias` is no finite number, or the model has semantic codes, which new and old items share.
         """
         if self.config.code_sizes is not None:
-            raise ValueError("`bias` cannot be set: new items share the semantic codes of items that were trained on.")
+            raise ValueError(
+                f"`new_item_bias` {bias} has no use: new items share the semantic codes of those that were trained on."
+            )
         if not math.isfinite(bias):
-            raise ValueError(f"`bias` must be a finite number, got {bias}.")
+            raise ValueError(f"`new_item_bias` must be a finite number, got {bias}.")
         self.config.new_item_bias = bias
         for rows in self.row_modules():
             if rows.bias is not None:

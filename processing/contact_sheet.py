@@ -14,14 +14,14 @@ from .imagine_unimp import UniMPImageOutput
 if TYPE_CHECKING:
     from .image_pipeline_unimp import UniMPImagePipeline
 
-TILE, SMALL, GAP, MARGIN, HEADER, CAPTION = 112, 56, 10, 28, 190, 30  # pixels
+TILE, SMALL, GAP, MARGIN, HEADER, CAPTION = 112, 52, 10, 28, 190, 30  # pixels
 HISTORY_TILES = 8  # pictures of a history shown, in two rows
 LEGEND_SIZE = 13
 TITLE = "Drawn for a request and a taste"
 LEGEND = (
-    "For each request several pictures are drawn, with no taste, some and much, none of an item that they had. Alpha",
-    "chooses among them: at 0 the one most like what was asked, at 1 the one most like what the person had chosen, in",
-    "between by both. Where the words of a request say everything, nothing is left to taste and all are alike.",
+    "For each request several pictures are drawn, with no taste, some and much, and alpha chooses among them: at 0",
+    "the one most like what was asked, at 1 the one most like what the person had chosen, in between by both. Where",
+    "the words of a request say everything, nothing is left to taste and all are alike.",
 )
 PAPER, CARD, INK, GREY = (250, 248, 244), (236, 233, 227), (44, 42, 48), (130, 124, 120)
 

@@ -258,6 +258,7 @@ class UniMPImagePipeline(DiffusionPipeline):
         if target_keywords is None:
             # The words of a request are what was asked; what was found for it may miss one of them.
             target_keywords = self.keywords_of_request(query, wanted if target is not None or query is None else [])
+        references = [list(filter(None, map(self.picture_of, items))) for items in (self._liked(history), fitting)]
         states, mask = self.three_conditions(target_keywords, preference_keywords, history if use_soft else [])
         begun = [None if start is None else self.picture_of(start) for start in starts]
         if strength == 1 or not all(begun):
@@ -265,7 +266,6 @@ class UniMPImagePipeline(DiffusionPipeline):
         pictures = self.generate(
             states, mask, weightings, guidance_scale, num_inference_steps, generator, begun, strength
         )
-        references = (list(filter(None, map(self.picture_of, items))) for items in (self._liked(history), fitting))
         d_p, d_t = (score_pictures(*of) for of in zip(scorers, [pictures] * 2, references, strict=True))
         starts = [None if start is None else _as_mapping(start).get(Columns.ITEM_ID) for start in starts]
         candidates = [Candidate(*parts) for parts in zip(pictures, weightings, d_p, d_t, starts, strict=True)]

@@ -152,14 +152,14 @@ def score_pictures(scorer: Scorer, pictures: Sequence[Image.Image], references: 
 
 class PictureSimilarity:
     """
-    The model's own view of how alike pictures are: the cosine of their features, as deviations from the catalogue's
-    mean, averaged over the references and brought to 0..1.
+    The model's own view of how alike pictures are: a cosine, averaged over the references and brought to 0..1.
 
     Args:
         model ([`UniMPForConditionalGeneration`]), processor ([`UniMPProcessor`]): whose view.
-        by_position (`bool`): compare every position of a picture with the same position of the other, which tells
-            shapes apart; by default what they show anywhere is compared, as far as it tells the model which items are
-            chosen together ([`~UniMPForConditionalGeneration.picture_rows`]), so colours and fabrics.
+        by_position (`bool`): compare the features of every position of a picture, as deviations from the catalogue's
+            mean, with those of the same position of the other, which tells shapes apart; by default what they show
+            anywhere is compared, as far as it tells the model which items are chosen together
+            ([`~UniMPForConditionalGeneration.picture_rows`]), so colours and fabrics.
     """
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, by_position: bool = False) -> None:
@@ -173,7 +173,7 @@ class PictureSimilarity:
         batches = [self.processor.image_processor(images=[p], return_tensors="pt")["pixel_values"] for p in pictures]
         features = self.model.get_image_features(torch.cat(batches).to(self.model.device)).float()
         if not self.by_position:
-            return nn.functional.normalize(self.model.picture_rows(features.mean(1)), dim=-1)
+            return nn.functional.normalize(self.model.picture_rows(features.mean(1)).float(), dim=-1)
         known_by = self.model.model.item_content
         statistics = self.model.model.item_codes if known_by is None else known_by
         states = nn.functional.normalize(statistics.standardised(features), dim=-1)

@@ -223,6 +223,13 @@ def test_a_sample_of_people(evaluate, home):
     assert evaluate("--max_people", "5", "--tasks", "rate", "--seed", "1") != results
 
 
+def test_what_the_files_do_not_say_is_not_on_the_card(evaluate, home):
+    card = (home / "model" / "README.md").read_text()
+    results = evaluate("--tasks", "recommend", "--new_item_bias", "3", "--history_window", "2")
+    assert (results["settings"]["new_item_bias"], results["settings"]["history_window"]) == (3.0, 2)
+    assert (home / "model" / "README.md").read_text() == card
+
+
 def test_the_output_is_in_the_models_folder_by_default(home, tmp_path):
     shutil.copytree(home / "model", tmp_path / "model")
     options = ["--tasks", "rate", "--split", "new_domain:category=coat"]

@@ -39,6 +39,8 @@ RESULTS_FILE, RANKS_FILE, TABLE_FILE = "results.json", "ranks.npz", "table.md"
 
 
 LEAST_VALUES = {"batch_size": 1, "max_people": 1, "history_window": 0, "feature_similarity": 0, "seed": 0}
+# What is saved with a model, and can be otherwise in an evaluation.
+OF_THE_MODEL = ("history_window", "feature_similarity", "new_item_bias")
 
 
 @dataclass(kw_only=True)
@@ -128,7 +130,9 @@ def main(arguments: Sequence[str]) -> int:
     if state.is_main_process:
         write_results(results, by_task, folder)
         whole = results["counts"]["people"] == results["counts"]["people_of_split"]
-        if whole and Path(options.model, "README.md").is_file():  # a quick look is nothing to be quoted
+        as_saved = all(getattr(options, name) is None for name in OF_THE_MODEL)
+        # A quick look is nothing to be quoted, nor what others would not get from the files.
+        if whole and as_saved and Path(options.model, "README.md").is_file():
             add_to_model_card(Path(options.model), results)
         print_evaluation(results)
         say(f"\nEverything is in {folder}.")
@@ -196,7 +200,9 @@ def evaluate_model(options: EvaluateArguments, device: Any = "cpu") -> tuple[dic
         "dataset": name,
         "split": split.name,
         "title": f"{name}, {describe_split(split.name)}",
-        "settings": _settings(options) | {"history_window": processor.history_window},
+        "settings": _settings(options)
+        | {"history_window": processor.history_window}
+        | {name: getattr(model.config, name) for name in ("feature_similarity", "new_item_bias")},
         "counts": _counts(store, split, test) | {"items_added": num_added},
         "tasks": task_figures(by_task, split.train, options.seed),
     }

@@ -83,8 +83,10 @@ def test_a_picture_alone_has_the_row_of_a_new_item_of_which_no_more_is_known(con
 
 def test_with_semantic_codes_a_picture_is_itself():
     model = tiny_model(items=0, code_sizes=[4, 4])
-    pictures = item_embeddings(model, 3)
-    torch.testing.assert_close(model.picture_rows(pictures), pictures)
+    pictures = torch.randn(3, model.config.vision_hidden_size)
+    model.model.item_codes.image_mean.fill_(0.5)
+    model.model.item_codes.image_scale.fill_(3.0)
+    torch.testing.assert_close(model.picture_rows(pictures), (pictures - 0.5) * 3)
 
 
 def test_items_added_later_start_with_the_bias_that_the_config_gives_them():
@@ -96,7 +98,7 @@ def test_items_added_later_start_with_the_bias_that_the_config_gives_them():
     plain.add_items(item_texts(4))
     plain.add_items(item_texts(2, seed=8))
     plain.load_state_dict(model.state_dict() | {"model.item_rows.bias": torch.zeros(6)})
-    with pytest.raises(ValueError, match="`bias` must be a finite number, got nan"):
+    with pytest.raises(ValueError, match="`new_item_bias` must be a finite number, got nan"):
         plain.set_new_item_bias(float("nan"))
     boosted, unboosted = (m.item_logits(torch.ones(1, 32), m.compute_item_rows()[1]) for m in (model, plain))
     torch.testing.assert_close(boosted[0] - unboosted[0], torch.tensor([0.0] * 5 + [1.5] * 2))
@@ -107,7 +109,7 @@ def test_items_added_later_start_with_the_bias_that_the_config_gives_them():
 
 
 def test_semantic_codes_have_no_bias_of_new_items():
-    with pytest.raises(ValueError, match="`bias` cannot be set"):
+    with pytest.raises(ValueError, match=r"`new_item_bias` 1\.0 has no use"):
         tiny_model(items=0, code_sizes=[4, 4]).set_new_item_bias(1.0)
 
 

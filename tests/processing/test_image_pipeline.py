@@ -27,7 +27,7 @@ from unimp import UniMPImagePipeline, UniMPPreference
 from unimp.processing import image_pipeline_unimp
 from unimp.processing.contact_sheet import SheetRow, contact_sheet, sheet_rows
 from unimp.processing.image_pipeline_unimp import mixing
-from unimp.processing.imagine_unimp import to_pixels
+from unimp.processing.imagine_unimp import PictureSimilarity, to_pixels
 from unimp.processing.pipelines_unimp import UniMPSearchPipeline
 
 from .conftest import byte_tokenizer, draw_picture, make_model, make_processor
@@ -189,6 +189,17 @@ def test_what_was_asked_is_what_is_found_first_for_anybody(pipe):
     assert starts[0] == starts[1]
     assert references[0] != references[2]
     assert references[1] == references[3] == [pipe.picture_of(starts[0]).tobytes()]
+
+
+def test_taste_is_compared_anywhere_and_what_was_asked_by_position(pipe):
+    result = draw(pipe)
+    pictures = [candidate.image for candidate in result.candidates]
+    asked = [pipe.picture_of(draw(pipe, history=None).choose().start)]
+    liked = list(filter(None, map(pipe.picture_of, HISTORY)))
+    anywhere, by_position = (PictureSimilarity(pipe.model, pipe.processor, by_position=flag) for flag in (False, True))
+    assert [candidate.d_p for candidate in result.candidates] == pytest.approx(anywhere(pictures, liked))
+    assert [candidate.d_t for candidate in result.candidates] == pytest.approx(by_position(pictures, asked))
+    assert anywhere(pictures, liked) != pytest.approx(by_position(pictures, liked))
 
 
 def test_what_was_found_is_changed_and_not_drawn_anew(pipe):

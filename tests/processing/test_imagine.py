@@ -1,8 +1,10 @@
 """The choice among candidates, on scores made by hand."""
 
+import copy
 import math
 
 import pytest
+import torch
 from PIL import Image
 
 from unimp.processing.imagine_unimp import (
@@ -91,6 +93,26 @@ def test_the_models_own_similarity(shared):
     one, two = similarity(pictures[2:], pictures[:1])[0], similarity(pictures[2:], pictures[1:2])[0]
     assert similarity(pictures[2:], pictures[:2]) == [pytest.approx((one + two) / 2)]
     assert score_pictures(similarity, pictures, []) == [None] * 3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_pictures_are_alike_as_the_model_reads_those_of_its_items(shared, dtype):
+    model, processor = copy.deepcopy(shared[0]).to(dtype), shared[1]
+    pictures = [draw_picture(seed) for seed in range(3)]
+    pixels = processor.image_processor(images=pictures, return_tensors="pt")["pixel_values"]
+    rows = model.picture_rows(model.get_image_features(pixels.to(dtype)).mean(1))
+    similarity = PictureSimilarity(model, processor)
+    expected = torch.nn.functional.normalize(rows.float(), dim=-1)
+    embedded = similarity.embed(pictures)
+    assert embedded.dtype == torch.float32
+    torch.testing.assert_close(embedded, expected, atol=0.05 if dtype == torch.bfloat16 else 1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("by_position", [False, True])
+def test_opposite_pictures_have_a_similarity_near_0(shared, by_position):
+    similarity = PictureSimilarity(*shared, by_position=by_position)
+    similarity.embed = lambda pictures: torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])[[int(p) for p in pictures]]
+    assert similarity([0, 1, 2], [0]) == [1.0, 0.5, 0.0]
 
 
 def test_by_position_shapes_are_told_apart(shared):
