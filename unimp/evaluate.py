@@ -201,8 +201,11 @@ def evaluate_model(options: EvaluateArguments, device: Any = "cpu") -> tuple[dic
         "split": split.name,
         "title": f"{name}, {describe_split(split.name)}",
         "settings": _settings(options)
-        | {"history_window": processor.history_window}
-        | {name: getattr(model.config, name) for name in ("feature_similarity", "new_item_bias")},
+        | {
+            "history_window": processor.history_window,
+            "feature_similarity": model.config.feature_similarity,
+            "new_item_bias": model.config.new_item_bias,
+        },
         "counts": _counts(store, split, test) | {"items_added": num_added},
         "tasks": task_figures(by_task, split.train, options.seed),
     }
