@@ -67,7 +67,8 @@ class UniMPImaginePipeline(UniMPPipeline):
         if not name or not (folder / IMAGINE_FOLDER / "model_index.json").is_file():
             raise ValueError(
                 f"`model` {name!r} has no denoiser: there is no folder `{IMAGINE_FOLDER}` with a `UniMPImagePipeline` "
-                "in it. Train one with `ImagineTrainer`, save it there, or give `image_pipeline`."
+                "in it. Train one with `ImagineTrainer` (the quickstart's: `unimp quickstart --imagine --resume`), "
+                "save it there, or give `image_pipeline`."
             )
         parts = {"model": self.model, "processor": self.processor}
         return UniMPImagePipeline.from_pretrained(folder / IMAGINE_FOLDER, **parts).to(self.device)
