@@ -16,7 +16,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,26 +24,31 @@ from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
+import torch
 import yaml
 from baselines.ranking import user_values
 from datasets import Dataset
 
 from unimp.cli import main as unimp
 from unimp.evaluate import OF_THE_MODEL
+from unimp.modeling_unimp.items_unimp import UniMPItemContent
 from unimp.processing import TASKS, Columns
 from unimp.processing.splits import sequences
 from unimp.processing.store import as_table, read_store, write_store
 from unimp.training import trainer
-from unimp.training.metrics import bootstrap_interval, paired_ratio_interval
+from unimp.training.metrics import bootstrap_interval, paired_ratio_interval, user_means
 from unimp.training.mixture import MixtureSettings
 from unimp.training.recipe import load
 
 logger = logging.getLogger(__name__)
 
 HERE = Path(__file__).parent
-METRICS = ("ndcg@10", "hr@10")
+# How the tables call what is measured, and with how many digits; the first that a table has is its order.
+METRICS = {"ndcg@10": ("NDCG@10", 4), "hr@10": ("HR@10", 3), "f1": ("F1", 3), "rmse": ("RMSE", 3), "mae": ("MAE", 3)}
+ERRORS = ("rmse", "mae")
+SHORT = 0.25  # this share of histories, the shortest, are short
 
-Ranks = np.ndarray  # [seeds, rows]
+Rows = np.ndarray  # [seeds, rows]: the answer's rank, or what `METRICS` is worked out of
 
 
 @dataclass(frozen=True)
@@ -55,13 +60,15 @@ class Table:
         models: by name, what differs from `settings`; the first is what the others are compared with. Some settings
             are not of `unimp train`: `of` names the model of another table, to be measured only; `without` columns
             that the data set is stripped of; `reconstructs: false` trains the answer of an example alone and nothing
-            of its history. `OF_THE_MODEL` beside `of` are options of `unimp evaluate`.
+            of its history; `pictures_in_codes: false` leaves the pictures to cross-attention. `OF_THE_MODEL` beside
+            `of` are options of `unimp evaluate`.
         settings: options of `unimp train` that all models share.
         baselines: names of `run_baselines.py`.
         grids: by baseline, settings to try instead of its own grid.
         trials: most settings that tuning tries for a baseline that is trained; all by default.
         task: what is measured.
         among: what answers are ranked among, see `unimp evaluate`.
+        histories: whose requests count, `all` or those with `short` histories, see `SHORT`.
         seeds: one training each.
     """
 
@@ -73,6 +80,7 @@ class Table:
     grids: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     task: str = "recommend"
     among: str = "all"
+    histories: str = "all"
     seeds: Sequence[int] = (0, 1, 2)
 
 
@@ -81,11 +89,11 @@ def train_and_evaluate(table: Table, name: str, seed: int, options: argparse.Nam
     given = {option: getattr(options, option) for option in ("item_encoder", "vision") if getattr(options, option)}
     settings = given | dict(table.settings) | dict(table.models[name])
     dataset = _stripped(options.dataset, settings.pop("without", ()), options.work_dir)
-    reconstructs = settings.pop("reconstructs", True)
+    unusual = [context for key, context in NOT_OF_TRAIN.items() if not settings.pop(key, True)]
     model = options.work_dir / settings.pop("of") / f"seed-{seed}" if "of" in settings else folder
     config, about = folder / "train.yaml", {"dataset": dataset, "split": table.split, "seed": seed}
     wanted = yaml.safe_dump(settings | about | {"output_dir": str(folder)})
-    wanted += "" if reconstructs else "# answers alone\n"  # no option of `unimp train`, but other settings
+    wanted += "".join(f"# {context.__name__}\n" for context in unusual)  # other settings, if none of `unimp train`
     if config.is_file() and config.read_text(encoding="utf-8") != wanted:
         raise SystemExit(f"{folder} was made with other settings: delete it, or give another `--work_dir`.")
     if (folder / "evaluation" / "results.json").is_file():
@@ -93,7 +101,9 @@ def train_and_evaluate(table: Table, name: str, seed: int, options: argparse.Nam
     folder.mkdir(parents=True, exist_ok=True)
     config.write_text(wanted, encoding="utf-8")
     if model == folder:
-        with nullcontext() if reconstructs else answers_alone():
+        with ExitStack() as stack:
+            for context in unusual:
+                stack.enter_context(context())
             _unimp("train", "--config", str(config))
     arguments = ["--model", str(model), "--dataset", dataset, "--split", table.split, "--tasks", table.task]
     arguments += ["--output_dir", str(folder / "evaluation"), "--among", table.among]
@@ -114,6 +124,24 @@ def answers_alone() -> Iterator[None]:
 
     with patch.dict(TASKS, tasks), patch.object(trainer, "MixtureSettings", ends_anywhere):
         yield
+
+
+@contextmanager
+def no_pictures_in_codes() -> Iterator[None]:
+    """Item codes that know nothing of the pictures, which cross-attention alone then sees."""
+    add = UniMPItemContent.add
+
+    def add_without(
+        content: UniMPItemContent, text_ids: torch.Tensor, image_embeddings: torch.Tensor, features: torch.Tensor
+    ) -> None:
+        add(content, text_ids, torch.zeros_like(image_embeddings), features)
+
+    with patch.object(UniMPItemContent, "add", add_without):
+        yield
+
+
+# Settings of a model that are none of `unimp train`, and how it is trained where they are false.
+NOT_OF_TRAIN = {"reconstructs": answers_alone, "pictures_in_codes": no_pictures_in_codes}
 
 
 def _stripped(dataset: str, columns: Sequence[str], work_dir: Path) -> str:
@@ -171,33 +199,39 @@ def run_baselines(table: Table, options: argparse.Namespace, features: Path, out
     subprocess.run(command, check=True)
 
 
-def read_ranks(table: Table, folder: Path) -> tuple[dict[str, Ranks], np.ndarray]:
-    """Ranks of every system, and whose the rows are."""
-    ranks: dict[str, Ranks] = {}
-    users = None
+def read_rows(table: Table, folder: Path) -> tuple[dict[str, Rows], np.ndarray]:
+    """What every system has in each row, of select its F1 and else the answer's rank; and whose the rows are."""
+    rows: dict[str, Rows] = {}
     for name in table.models:
         files = [np.load(folder / name / f"seed-{seed}" / "evaluation" / "ranks.npz") for seed in table.seeds]
-        ranks[name] = np.stack([file[f"{table.task}/model"] for file in files])
-        users = files[0][f"{table.task}/user_id"]
+        rows[name] = np.stack([file[f"{table.task}/model"] for file in files])
+    users, lengths = (files[0][f"{table.task}/{column}"] for column in ("user_id", "length"))
     if table.baselines:
         file = np.load(folder / "baselines.npz")
         if not np.array_equal(file["user_id"], users):
             raise SystemExit(f"The rows of {folder / 'baselines.npz'} are not those of the models: delete it.")
         suffix = "" if table.among == "all" else ":new_items"
         present = [name for name in table.baselines if name + suffix in file]  # the others lacked something
-        ranks |= {name: file[name + suffix] for name in present}
-    return ranks, users
+        rows |= {name: file[name + suffix] for name in present}
+    if table.histories == "short":
+        short = lengths <= np.quantile(lengths, SHORT)
+        rows, users = {name: values[:, short] for name, values in rows.items()}, users[short]
+    return rows, users
 
 
-def compare(table: Table, ranks: Mapping[str, Ranks], users: np.ndarray) -> dict[str, Any]:
+def compare(table: Table, rows: Mapping[str, Rows], users: np.ndarray) -> dict[str, Any]:
     """Figures of every system, and the ratio of the first model to each of the others."""
-    values = {name: user_values(rows, users) for name, rows in ranks.items()}
+    if table.task == "select":
+        values = {name: {"f1": user_means(own.mean(0)[:, None], users)[:, 0]} for name, own in rows.items()}
+    else:
+        values = {name: user_values(own, users) for name, own in rows.items()}
     ours = values[next(iter(table.models))]
+    metrics = [metric for metric in METRICS if metric in ours]
     systems = {}
     for name, theirs in values.items():
-        systems[name] = {metric: _figure(theirs[metric]) for metric in METRICS}
+        systems[name] = {metric: _figure(theirs[metric]) for metric in metrics}
         if theirs is not ours:
-            systems[name]["ratio"] = {metric: _ratio(ours[metric], theirs[metric]) for metric in METRICS}
+            systems[name]["ratio"] = {metric: _ratio(ours[metric], theirs[metric]) for metric in metrics}
     return systems
 
 
@@ -219,7 +253,7 @@ def rating_errors(table: Table, folder: Path) -> dict[str, Any]:
     for name in table.models:
         files = [folder / name / f"seed-{seed}" / "evaluation" / "results.json" for seed in table.seeds]
         results = [json.loads(file.read_text())["tasks"]["rate"]["systems"]["model"] for file in files]
-        systems[name] = {m: results[0][m] | {"value": _mean(r[m]["value"] for r in results)} for m in ("rmse", "mae")}
+        systems[name] = {m: results[0][m] | {"value": _mean(r[m]["value"] for r in results)} for m in ERRORS}
     for name, entry in json.loads((folder / "baselines.json").read_text())["methods"].items():
         systems[name] = {m: figure | {"value": figure["mean"]} for m, figure in entry["metrics"].items()}
     return systems
@@ -242,15 +276,17 @@ def add_training(table: Table, folder: Path, systems: dict[str, Any]) -> None:
 
 def markdown(systems: Mapping[str, Any], reference: str) -> str:
     """The table as it stands in `README.md`."""
-    if "rmse" in systems[reference]:
-        lines = ["| | RMSE | MAE |", "|---|---|---|"]
-        for name, entry in systems.items():
-            lines.append(f"| {name} | {_interval(entry['rmse'], 3)} | {_interval(entry['mae'], 3)} |")
-        return "\n".join(lines)
-    lines = [f"| | NDCG@10 | HR@10 | {reference} / this, NDCG@10 |", "|---|---|---|---|"]
-    for name, entry in sorted(systems.items(), key=lambda pair: -pair[1]["ndcg@10"]["value"]):
-        ratio = entry.get("ratio", {}).get("ndcg@10")
-        cells = [_interval(entry["ndcg@10"], 4), _interval(entry["hr@10"], 3), _interval(ratio, 2) if ratio else ""]
+    metrics = [metric for metric in METRICS if metric in systems[reference]]
+    labels = [METRICS[metric][0] for metric in metrics]
+    compared = metrics[0] not in ERRORS
+    labels += [f"{reference} / this, {labels[0]}"] if compared else []
+    lines = [f"| | {' | '.join(labels)} |", "|---" * (len(labels) + 1) + "|"]
+    order = sorted(systems, key=lambda name: -systems[name][metrics[0]]["value"]) if compared else systems
+    for name in order:
+        cells = [_interval(systems[name][metric], METRICS[metric][1]) for metric in metrics]
+        if compared:
+            ratio = systems[name].get("ratio", {}).get(metrics[0])
+            cells.append(_interval(ratio, 2) if ratio else "")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -299,7 +335,7 @@ def run(table: Table, options: argparse.Namespace, folder: Path) -> dict[str, An
         if not features.is_file() and (model / "model.safetensors").is_file():
             export_features(model, features)
         run_baselines(table, options, features, folder / "baselines.json")
-    systems = rating_errors(table, folder) if table.task == "rate" else compare(table, *read_ranks(table, folder))
+    systems = rating_errors(table, folder) if table.task == "rate" else compare(table, *read_rows(table, folder))
     add_training(table, folder, systems)
     return systems
 

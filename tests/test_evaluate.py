@@ -107,11 +107,17 @@ def test_everything_is_measured_written_and_shown(evaluate, home, tmp_path, caps
 
 
 def test_ranks_are_there_to_be_compared(evaluate, tmp_path):
-    results = evaluate("--tasks", "recommend", "rate")
-    assert list(results["tasks"]) == ["recommend", "rate"]
+    results = evaluate("--tasks", "recommend", "rate", "select")
+    assert list(results["tasks"]) == ["recommend", "rate", "select"]
     ranks = np.load(tmp_path / "out" / "ranks.npz")
-    assert set(ranks) == {"recommend/user_id", "recommend/item_id", "recommend/model", "recommend/popularity"}
+    about = {"user_id", "item_id", "length", "model"}
+    assert set(ranks) == {f"{task}/{name}" for task in ("recommend", "select") for name in about} | {
+        "recommend/popularity",
+        "select/random",
+    }
     assert len(set(ranks["recommend/user_id"].tolist())) == 16
+    f1 = results["tasks"]["select"]["systems"]["model"]["f1"]["value"]
+    assert ranks["select/model"].mean() == pytest.approx(f1)
     found = {name: figure["value"] for name, figure in results["tasks"]["recommend"]["systems"]["model"].items()}
     expected = {name: own.mean() for name, own in ranking_values(ranks["recommend/model"]).items()}
     assert {name: found[name] for name in expected} == pytest.approx(expected)
