@@ -7,7 +7,7 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse
 
-from .data import Events, TrainingData
+from .data import Events, TrainingData, unit
 
 Validate = Callable[[], float] | None
 
@@ -109,17 +109,35 @@ class ContentKNN:
 
     Attributes:
         kinds (`tuple[str, ...]`): of the features, ("text",), ("picture",) or both.
+        whitening (`float`): 0 takes the features as they are; 1 as deviations from their mean of which every principal
+            direction counts alike, as what few items differ in tells more than what most do; between the two for less.
         decay (`float`): 1 for no recency.
     """
 
     SCORING_SETTINGS = ("decay",)
     kinds: tuple[str, ...] = ("text",)
+    whitening: float = 0.0
     decay: float = 1.0
 
     def fit(self, data: TrainingData, validate: Validate = None, seed: int = 0) -> None:
         self.features = data.unit_features(self.kinds)
+        if self.whitening:
+            self.features = _whitened(self.features, self.whitening)
 
     def score(self, histories: Events) -> np.ndarray:
         weights = histories.matrix(len(self.features), self.decay)
         total = np.maximum(weights.sum(axis=1), 1e-9)[:, None]
         return (weights @ self.features / total) @ self.features.T
+
+
+def _whitened(features: np.ndarray, whitening: float) -> np.ndarray:
+    """Features `[items, size]` with each principal direction divided by its spread to the power of `whitening`, and
+    rows of length 1; rows of zeros stay.
+    """
+    known = features.any(axis=1)
+    deviations = features[known] - features[known].mean(axis=0)
+    directions, spreads, _ = np.linalg.svd(deviations, full_matrices=False)
+    kept = spreads > 1e-4 * spreads[:1]  # the rest is rounding
+    whitened = np.zeros((len(features), kept.sum()), np.float32)
+    whitened[known] = unit(directions[:, kept] * spreads[kept] ** (1 - whitening))
+    return whitened

@@ -83,3 +83,13 @@ def test_content_knn_of_both_kinds_adds_up(make_data, make_events):
     ranker = ContentKNN(("text", "picture"))
     ranker.fit(make_data([[0]], 3, features))
     np.testing.assert_allclose(ranker.score(make_events([[0]])), [[2, 0, 1]], atol=1e-6)
+
+
+@pytest.mark.parametrize("whitening, across", [(0.0, 0.28), (0.5, 1 / 7), (1.0, 0.0)])
+def test_content_knn_whitens_by_hand(make_data, make_events, whitening, across):
+    """Four corners of a rectangle, 1.6 wide and 1.2 high: half of it makes that sqrt(1.6) and sqrt(1.2), all a square.
+    An item of which nothing is known stays so."""
+    corners = np.array([[0.8, 0.6], [0.8, -0.6], [-0.8, 0.6], [-0.8, -0.6], [0, 0]])
+    ranker = ContentKNN(("text",), whitening=whitening)
+    ranker.fit(make_data([[0]], 5, {"text": corners}))
+    np.testing.assert_allclose(ranker.score(make_events([[0]])), [[1, across, -across, -1, 0]], atol=1e-6)
