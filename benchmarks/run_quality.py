@@ -205,7 +205,7 @@ def read_rows(table: Table, folder: Path) -> tuple[dict[str, Rows], np.ndarray]:
     for name in table.models:
         files = [np.load(folder / name / f"seed-{seed}" / "evaluation" / "ranks.npz") for seed in table.seeds]
         rows[name] = np.stack([file[f"{table.task}/model"] for file in files])
-    users, lengths = (files[0][f"{table.task}/{column}"] for column in ("user_id", "length"))
+    users = files[0][f"{table.task}/user_id"]
     if table.baselines:
         file = np.load(folder / "baselines.npz")
         if not np.array_equal(file["user_id"], users):
@@ -214,6 +214,7 @@ def read_rows(table: Table, folder: Path) -> tuple[dict[str, Rows], np.ndarray]:
         present = [name for name in table.baselines if name + suffix in file]  # the others lacked something
         rows |= {name: file[name + suffix] for name in present}
     if table.histories == "short":
+        lengths = files[0][f"{table.task}/length"]
         short = lengths <= np.quantile(lengths, SHORT)
         rows, users = {name: values[:, short] for name, values in rows.items()}, users[short]
     return rows, users

@@ -93,9 +93,7 @@ RANKING: dict[str, Method] = {
     "popularity": Method(Popularity),
     "item_knn": Method(ItemKNN, _grid(neighbours=(10, 50, 200), shrink=(0.0, 10.0), decay=(1.0, 0.7, 0.5))),
     "ease": Method(EASE, _grid(ridge=(50.0, 200.0, 800.0), decay=DECAYS)),
-    **_with_features(
-        "content_knn", ContentKNN, _grid(whitening=(0.0, 0.5, 1.0), decay=(*DECAYS, 0.3)), draws=False
-    ),
+    **_with_features("content_knn", ContentKNN, _grid(whitening=(0.0, 0.5, 1.0), decay=(*DECAYS, 0.3)), draws=False),
     "bpr": Method(BPR, _BPR, draws=True),
     **_with_features("vbpr", VBPR, _VBPR, draws=True),
     "sasrec": Method(SASRec, _SASREC, draws=True),

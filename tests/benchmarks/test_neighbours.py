@@ -85,7 +85,7 @@ def test_content_knn_of_both_kinds_adds_up(make_data, make_events):
     np.testing.assert_allclose(ranker.score(make_events([[0]])), [[2, 0, 1]], atol=1e-6)
 
 
-@pytest.mark.parametrize("whitening, across", [(0.0, 0.28), (0.5, 1 / 7), (1.0, 0.0)])
+@pytest.mark.parametrize(("whitening", "across"), [(0.0, 0.28), (0.5, 1 / 7), (1.0, 0.0)])
 def test_content_knn_whitens_by_hand(make_data, make_events, whitening, across):
     """Four corners of a rectangle, 1.6 wide and 1.2 high: half of it makes that sqrt(1.6) and sqrt(1.2), all a square.
     An item of which nothing is known stays so."""
