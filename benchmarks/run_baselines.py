@@ -51,7 +51,7 @@ class Benchmark:
         user_ids (`np.ndarray` of shape `(num_rows,)`): whose the rows of test are.
         new_items (`np.ndarray` of shape `(num_items,)`): true for the split's new items.
         seeds (`Sequence[int]`): of what is trained; the first is that of tuning.
-        trials (`int` or `None`): most settings that are tried for what is trained; the rest takes a second each.
+        trials (`int` or `None`): most settings that are tried for what is trained; the rest takes seconds each.
         grids (`Mapping`): by method, the settings to try instead of its own.
     """
 

@@ -31,8 +31,7 @@ from datasets import Dataset
 
 from unimp.cli import main as unimp
 from unimp.evaluate import OF_THE_MODEL
-from unimp.modeling_unimp.items_unimp import UniMPItemContent
-from unimp.processing import TASKS, Columns
+from unimp.processing import TASKS, Columns, UniMPProcessor
 from unimp.processing.splits import sequences
 from unimp.processing.store import as_table, read_store, write_store
 from unimp.training import trainer
@@ -46,9 +45,8 @@ HERE = Path(__file__).parent
 # How the tables call what is measured, and with how many digits; the first that a table has is its order.
 METRICS = {"ndcg@10": ("NDCG@10", 4), "hr@10": ("HR@10", 3), "f1": ("F1", 3), "rmse": ("RMSE", 3), "mae": ("MAE", 3)}
 ERRORS = ("rmse", "mae")
-SHORT = 0.25  # this share of histories, the shortest, are short
 
-Rows = np.ndarray  # [seeds, rows]: the answer's rank, or what `METRICS` is worked out of
+Rows = np.ndarray  # [seeds, rows]: the answer's rank, or of select its F1
 
 
 @dataclass(frozen=True)
@@ -63,12 +61,11 @@ class Table:
             of its history; `pictures_in_codes: false` leaves the pictures to cross-attention. `OF_THE_MODEL` beside
             `of` are options of `unimp evaluate`.
         settings: options of `unimp train` that all models share.
-        baselines: names of `run_baselines.py`.
+        baselines: names of `run_baselines.py`; none selects.
         grids: by baseline, settings to try instead of its own grid.
         trials: most settings that tuning tries for a baseline that is trained; all by default.
         task: what is measured.
         among: what answers are ranked among, see `unimp evaluate`.
-        histories: whose requests count, `all` or those with `short` histories, see `SHORT`.
         seeds: one training each.
     """
 
@@ -80,7 +77,6 @@ class Table:
     grids: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     task: str = "recommend"
     among: str = "all"
-    histories: str = "all"
     seeds: Sequence[int] = (0, 1, 2)
 
 
@@ -89,11 +85,12 @@ def train_and_evaluate(table: Table, name: str, seed: int, options: argparse.Nam
     given = {option: getattr(options, option) for option in ("item_encoder", "vision") if getattr(options, option)}
     settings = given | dict(table.settings) | dict(table.models[name])
     dataset = _stripped(options.dataset, settings.pop("without", ()), options.work_dir)
-    unusual = [context for key, context in NOT_OF_TRAIN.items() if not settings.pop(key, True)]
+    patches = [patched for key, patched in TRAINED_WITHOUT.items() if not settings.pop(key, True)]
     model = options.work_dir / settings.pop("of") / f"seed-{seed}" if "of" in settings else folder
     config, about = folder / "train.yaml", {"dataset": dataset, "split": table.split, "seed": seed}
     wanted = yaml.safe_dump(settings | about | {"output_dir": str(folder)})
-    wanted += "".join(f"# {context.__name__}\n" for context in unusual)  # other settings, if none of `unimp train`
+    # Other settings, if none of `unimp train`.
+    wanted += "".join(f"# {patched.__name__.replace('_', ' ')}\n" for patched in patches)
     if config.is_file() and config.read_text(encoding="utf-8") != wanted:
         raise SystemExit(f"{folder} was made with other settings: delete it, or give another `--work_dir`.")
     if (folder / "evaluation" / "results.json").is_file():
@@ -102,8 +99,8 @@ def train_and_evaluate(table: Table, name: str, seed: int, options: argparse.Nam
     config.write_text(wanted, encoding="utf-8")
     if model == folder:
         with ExitStack() as stack:
-            for context in unusual:
-                stack.enter_context(context())
+            for patched in patches:
+                stack.enter_context(patched())
             _unimp("train", "--config", str(config))
     arguments = ["--model", str(model), "--dataset", dataset, "--split", table.split, "--tasks", table.task]
     arguments += ["--output_dir", str(folder / "evaluation"), "--among", table.among]
@@ -128,20 +125,18 @@ def answers_alone() -> Iterator[None]:
 
 @contextmanager
 def no_pictures_in_codes() -> Iterator[None]:
-    """Item codes that know nothing of the pictures, which cross-attention alone then sees."""
-    add = UniMPItemContent.add
+    """Item codes that know nothing of the pictures of the items trained on, which cross-attention alone then sees."""
+    pooled_pictures = UniMPProcessor.pooled_pictures
 
-    def add_without(
-        content: UniMPItemContent, text_ids: torch.Tensor, image_embeddings: torch.Tensor, features: torch.Tensor
-    ) -> None:
-        add(content, text_ids, torch.zeros_like(image_embeddings), features)
+    def no_pictures(processor: UniMPProcessor, *arguments: Any, **options: Any) -> torch.Tensor:
+        return torch.zeros_like(pooled_pictures(processor, *arguments, **options))
 
-    with patch.object(UniMPItemContent, "add", add_without):
+    with patch.object(UniMPProcessor, "pooled_pictures", no_pictures):
         yield
 
 
-# Settings of a model that are none of `unimp train`, and how it is trained where they are false.
-NOT_OF_TRAIN = {"reconstructs": answers_alone, "pictures_in_codes": no_pictures_in_codes}
+# Settings of a model that are none of `unimp train`, and what it is trained in where they are false.
+TRAINED_WITHOUT = {"reconstructs": answers_alone, "pictures_in_codes": no_pictures_in_codes}
 
 
 def _stripped(dataset: str, columns: Sequence[str], work_dir: Path) -> str:
@@ -202,10 +197,11 @@ def run_baselines(table: Table, options: argparse.Namespace, features: Path, out
 def read_rows(table: Table, folder: Path) -> tuple[dict[str, Rows], np.ndarray]:
     """What every system has in each row, of select its F1 and else the answer's rank; and whose the rows are."""
     rows: dict[str, Rows] = {}
+    users = None
     for name in table.models:
         files = [np.load(folder / name / f"seed-{seed}" / "evaluation" / "ranks.npz") for seed in table.seeds]
         rows[name] = np.stack([file[f"{table.task}/model"] for file in files])
-    users = files[0][f"{table.task}/user_id"]
+        users = files[0][f"{table.task}/user_id"]
     if table.baselines:
         file = np.load(folder / "baselines.npz")
         if not np.array_equal(file["user_id"], users):
@@ -213,10 +209,6 @@ def read_rows(table: Table, folder: Path) -> tuple[dict[str, Rows], np.ndarray]:
         suffix = "" if table.among == "all" else ":new_items"
         present = [name for name in table.baselines if name + suffix in file]  # the others lacked something
         rows |= {name: file[name + suffix] for name in present}
-    if table.histories == "short":
-        lengths = files[0][f"{table.task}/length"]
-        short = lengths <= np.quantile(lengths, SHORT)
-        rows, users = {name: values[:, short] for name, values in rows.items()}, users[short]
     return rows, users
 
 

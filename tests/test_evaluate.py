@@ -110,7 +110,7 @@ def test_ranks_are_there_to_be_compared(evaluate, tmp_path):
     results = evaluate("--tasks", "recommend", "rate", "select")
     assert list(results["tasks"]) == ["recommend", "rate", "select"]
     ranks = np.load(tmp_path / "out" / "ranks.npz")
-    about = {"user_id", "item_id", "length", "model"}
+    about = {"user_id", "item_id", "model"}
     assert set(ranks) == {f"{task}/{name}" for task in ("recommend", "select") for name in about} | {
         "recommend/popularity",
         "select/random",

@@ -313,9 +313,9 @@ def _pictures(model: PreTrainedModel, processor: UniMPProcessor, options: Evalua
 
 def write_results(results: Mapping[str, Any], by_task: Mapping[str, TaskResult], folder: Path) -> None:
     """
-    Write `results.json`, `table.md`, plots, and `ranks.npz`: for every task that ranks, `TASK/user_id`,
-    `TASK/item_id`, `TASK/length` (events before the answer) and `TASK/SYSTEM`, a rank a row, so that another system
-    can be compared in pairs. For select the same with the F1 of a row in a rank's place.
+    Write `results.json`, `table.md`, plots, and `ranks.npz`: for every task that ranks, `TASK/user_id`, `TASK/item_id`
+    and `TASK/SYSTEM`, a rank a row, so that another system can be compared in pairs. For select the same with the F1
+    of a row in a rank's place.
     """
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(results, indent=2, allow_nan=False)
@@ -327,9 +327,7 @@ def write_results(results: Mapping[str, Any], by_task: Mapping[str, TaskResult],
         if task == "select":
             rows = {system: metrics["f1"].rows for system, metrics in result.measured.items()}
         if rows:
-            samples = result.samples
-            about = {"user_id": samples.users, "item_id": samples.items, "length": samples.lengths}
-            ranks |= {f"{task}/{name}": values for name, values in about.items()}
+            ranks |= {f"{task}/user_id": result.samples.users, f"{task}/item_id": result.samples.items}
             ranks |= {f"{task}/{system}": values for system, values in rows.items()}
     np.savez_compressed(folder / RANKS_FILE, **ranks)
     plot_results(results, folder)

@@ -111,6 +111,7 @@ class ContentKNN:
         kinds (`tuple[str, ...]`): of the features, ("text",), ("picture",) or both.
         whitening (`float`): 0 takes the features as they are; 1 as deviations from their mean of which every principal
             direction counts alike, as what few items differ in tells more than what most do; between the two for less.
+            Each kind by itself.
         decay (`float`): 1 for no recency.
     """
 
@@ -120,9 +121,8 @@ class ContentKNN:
     decay: float = 1.0
 
     def fit(self, data: TrainingData, validate: Validate = None, seed: int = 0) -> None:
-        self.features = data.unit_features(self.kinds)
-        if self.whitening:
-            self.features = _whitened(self.features, self.whitening)
+        kinds = (data.unit_features((kind,)) for kind in self.kinds)
+        self.features = np.concatenate([_whitened(kind, self.whitening) for kind in kinds], axis=1)
 
     def score(self, histories: Events) -> np.ndarray:
         weights = histories.matrix(len(self.features), self.decay)
@@ -135,6 +135,8 @@ def _whitened(features: np.ndarray, whitening: float) -> np.ndarray:
     rows of length 1; rows of zeros stay.
     """
     known = features.any(axis=1)
+    if not whitening or not known.any():
+        return features
     deviations = features[known] - features[known].mean(axis=0)
     directions, spreads, _ = np.linalg.svd(deviations, full_matrices=False)
     kept = spreads > 1e-4 * spreads[:1]  # the rest is rounding

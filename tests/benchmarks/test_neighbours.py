@@ -93,3 +93,13 @@ def test_content_knn_whitens_by_hand(make_data, make_events, whitening, across):
     ranker = ContentKNN(("text",), whitening=whitening)
     ranker.fit(make_data([[0]], 5, {"text": corners}))
     np.testing.assert_allclose(ranker.score(make_events([[0]])), [[1, across, -across, -1, 0]], atol=1e-6)
+
+
+def test_content_knn_whitens_each_kind_by_itself(make_data, make_events):
+    """The square beside pictures of two kinds; and beside none."""
+    corners = np.array([[0.8, 0.6], [0.8, -0.6], [-0.8, 0.6], [-0.8, -0.6]])
+    ranker = ContentKNN(("text", "picture"), whitening=1.0)
+    ranker.fit(make_data([[0]], 4, {"text": corners, "picture": np.array([[1.0], [1], [-1], [-1]])}))
+    np.testing.assert_allclose(ranker.score(make_events([[0]])), [[2, 1, -1, -2]], atol=1e-6)
+    ranker.fit(make_data([[0]], 4, {"text": corners, "picture": np.zeros((4, 1))}))
+    np.testing.assert_allclose(ranker.score(make_events([[0]])), [[1, 0, 0, -1]], atol=1e-6)

@@ -7,17 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import run_quality
-import torch
 import yaml
 from baselines.methods import EXPLANATION, RANKING, RATING
 from datasets import Dataset
 
 from unimp.cli import DataArguments, parse
-from unimp.modeling_unimp import UniMPConfig
-from unimp.modeling_unimp.items_unimp import UniMPItemContent
+from unimp.processing.demo_store import build_demo_store
 from unimp.processing.splits import make_split
 from unimp.processing.store import make_store, read_store, write_store
-from unimp.training.recipe import ModelArguments
+from unimp.training.recipe import ModelArguments, build
 from unimp.training.trainer import UniMPTrainingConfig
 
 TABLES = yaml.safe_load((run_quality.HERE / "quality.yaml").read_text(encoding="utf-8"))
@@ -62,7 +60,7 @@ def test_every_entry_can_be_run(name, tmp_path):
         settings = {"item_encoder": "encoder"} | dict(table.settings) | changes  # as the command gives it
         if settings.pop("of", None):  # trained by another entry
             continue
-        for name in ("without", *run_quality.NOT_OF_TRAIN):
+        for name in ("without", *run_quality.TRAINED_WITHOUT):
             settings.pop(name, None)
         config = tmp_path / "train.yaml"
         config.write_text(yaml.safe_dump(settings | {"dataset": "store", "output_dir": str(tmp_path)}))
@@ -154,51 +152,50 @@ def test_comparison_by_hand():
     assert lines[3].endswith("| 1.75 [1.50, 2.00] |")
 
 
-def write_rows(folder, name, seed, task, rows, users, lengths):
+def write_rows(folder, name, seed, task, rows, users):
     (folder / name / f"seed-{seed}" / "evaluation").mkdir(parents=True)
-    columns = {"model": rows, "user_id": users, "length": lengths}
-    arrays = {f"{task}/{column}": np.array(values) for column, values in columns.items()}
+    arrays = {f"{task}/model": np.array(rows), f"{task}/user_id": np.array(users)}
     np.savez(folder / name / f"seed-{seed}" / "evaluation" / "ranks.npz", **arrays)
 
 
-def test_selections_of_short_histories_by_hand(tmp_path):
-    """Of five rows two are no longer than the shortest quarter reaches: of "v", both of whose count as one."""
-    table = make_table(models={"ours": {}, "theirs": {}}, task="select", histories="short", seeds=[0, 1])
-    users, lengths = ["u", "v", "u", "v", "w"], [9, 2, 8, 3, 7]
+def test_selections_by_hand(tmp_path):
+    """The mean over seeds, then over the rows of a person, then over people."""
+    table = make_table(models={"theirs": {}, "ours": {}}, task="select", seeds=[0, 1])
+    users = ["u", "v", "u"]
     for seed, f1 in ((0, 1.0), (1, 0.6)):
-        write_rows(tmp_path, "ours", seed, "select", [0.0, f1, 0.0, f1, 0.0], users, lengths)
-        write_rows(tmp_path, "theirs", seed, "select", [1.0, 0.5, 1.0, 0.3, 1.0], users, lengths)
+        write_rows(tmp_path, "ours", seed, "select", [f1, 0.4, f1], users)
+        write_rows(tmp_path, "theirs", seed, "select", [0.5, 0.2, 0.3], users)
     rows, kept = run_quality.read_rows(table, tmp_path)
-    assert kept.tolist() == ["v", "v"]
+    assert kept.tolist() == users
     systems = run_quality.compare(table, rows, kept)
-    assert systems["ours"]["f1"]["value"] == pytest.approx(0.8)
-    assert systems["theirs"]["f1"]["value"] == pytest.approx(0.4)
-    assert systems["theirs"]["ratio"]["f1"]["value"] == pytest.approx(2)
-    lines = run_quality.markdown(systems, "ours").splitlines()
-    assert lines[0] == "| | F1 | ours / this, F1 |"
-    assert lines[3] == "| theirs | 0.400 [0.400, 0.400] | 2.00 [2.00, 2.00] |"
+    assert systems["ours"]["f1"]["value"] == pytest.approx(0.6)
+    assert systems["theirs"]["f1"]["value"] == pytest.approx(0.3)
+    assert systems["ours"]["ratio"]["f1"] == pytest.approx({"value": 0.5, "low": 0.5, "high": 0.5})
+    lines = run_quality.markdown(systems, "theirs").splitlines()
+    assert lines[0] == "| | F1 | theirs / this, F1 |"
+    assert lines[2] == "| ours | 0.600 [0.400, 0.800] | 0.50 [0.50, 0.50] |"
+    assert lines[3] == "| theirs | 0.300 [0.200, 0.400] |  |"
 
 
 def test_codes_may_know_nothing_of_the_pictures(options, monkeypatch, tmp_path):
     """While a model is trained so, and not after it."""
-    config = UniMPConfig(vision_hidden_size=8)
-    known = []
+    store, known = make_store(*build_demo_store(num_items=40, num_users=4)), []
+    arguments = ModelArguments(hidden_size=16, num_layers=1, num_heads=2, vocab_size=400, image_size=32)
 
-    def unimp(*arguments):
-        content = UniMPItemContent(config)
-        features = torch.zeros(2, config.item_feature_size)
-        content.add(torch.zeros(2, config.item_text_length, dtype=torch.int32), torch.ones(2, 8), features)
-        known.append((arguments[0], bool(content.image_embeddings.any())))
+    def unimp(command, *_):
+        model, _ = build(store, arguments)
+        known.append((command, bool(model.model.item_content.image_embeddings.any())))
 
     monkeypatch.setattr(run_quality, "_unimp", unimp)
     table = make_table(models={"unimp": {"pictures_in_codes": False}})
     run_quality.train_and_evaluate(table, "unimp", 0, options, tmp_path / "unimp")
     assert known == [("train", False), ("evaluate", True)]
+    assert (tmp_path / "unimp" / "train.yaml").read_text().endswith("# no pictures in codes\n")
 
 
 def test_rows_of_another_split_are_refused(tmp_path):
     table = make_table(baselines=["ease"], seeds=[0])
-    write_rows(tmp_path, "unimp", 0, "recommend", [1.0, 2.0], ["u", "v"], [4, 3])
+    write_rows(tmp_path, "unimp", 0, "recommend", [1.0, 2.0], ["u", "v"])
     np.savez(tmp_path / "baselines.npz", ease=np.ones((1, 2)), user_id=np.array(["v", "u"]))
     with pytest.raises(SystemExit, match="are not those of the models"):
         run_quality.read_rows(table, tmp_path)
