@@ -44,6 +44,9 @@ def test_learning_to_draw_is_interrupted_and_goes_on_without_the_recommender(sma
     assert len(sheet.convert("RGB").getcolors(sheet.width * sheet.height)) > 1000  # there are pictures on it
     assert main(["imagine", "--model", "out", "--history", "item-0001", "--query", "hat", "--output", "hat.png"]) == 0
     assert Image.open(tmp_path / "hat.png").size == (48, 48)
+    assert main(["imagine", "--model", "out", "--target", "item-0002", "--output", "shown.png"]) == 0
+    assert Image.open(tmp_path / "shown.png").size == (48, 48)
+    assert main(["imagine", "--model", "out", "--target", "itm-0002", "--output", "none.png"]) == 1
 
 
 def test_the_sheet_is_of_what_people_asked_for_and_of_the_same_for_several():

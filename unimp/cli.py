@@ -22,7 +22,7 @@ USAGE = """usage: unimp COMMAND [--option VALUE ...]
   train        train on your own store: --dataset FOLDER --output_dir DIR
   evaluate     measure a trained model: --model DIR --dataset FOLDER --split NAME
   recommend    recommend with a trained model: --model DIR --history ITEM_ID [ITEM_ID ...]
-  imagine      draw for someone: --model DIR --history ITEM_ID [ITEM_ID ...] --query TEXT
+  imagine      draw for someone: --model DIR --history ITEM_ID [ITEM_ID ...] --query TEXT | --target ITEM_ID
   demo         a page to try a model on: --model DIR, the quickstart's by default
   push         upload to the Hugging Face Hub: --model DIR (or --dataset FOLDER) --repo_id NAME
 
@@ -93,6 +93,7 @@ class ImagineArguments:
     )
     history: list[str] = field(default_factory=list, metadata={"help": "Item ids, oldest first."})
     query: str | None = field(default=None, metadata={"help": 'What is asked for, such as "red dress".'})
+    target: str | None = field(default=None, metadata={"help": "Id of an item to be shown as they like it."})
     alpha: float = field(default=0.5, metadata={"help": "0: what was asked; 1: what they like."})
     seed: int = field(default=0, metadata={"help": "Of the noise that a picture is drawn with."})
     output: str = field(default="imagined.png", metadata={"help": "Where the picture goes."})
@@ -300,7 +301,7 @@ def _imagine(arguments: Sequence[str]) -> int:
     from .report import say
 
     imagine = pipeline("unimp-imagine", model=options.model, trust_remote_code=True)
-    request = {"history": options.history, "query": options.query}
+    request = {"history": options.history, "query": options.query, "target": options.target}
     result = imagine(request, alpha=options.alpha, generator=torch.Generator().manual_seed(options.seed))
     result.image.save(options.output)
     say(f"Asked for: {', '.join(result.target_keywords)}. They like: {', '.join(result.preference_keywords)}.")
