@@ -86,6 +86,11 @@ class UniMPConfig(PreTrainedConfig):
             so far, the most recent one's in full and each one's before it 0.6 times as much. In training, too, which
             then learns what likeness does not tell. Items outside the catalogue add nothing. For recommend and search:
             the candidates of a select prompt are items read, too, so that their order counts. Atomic codes only.
+        feature_whitening (`float`, defaults to 0.0):
+            How much the features are whitened before that, over all items that the catalogue has then: 0 not at all, 1
+            so that each of their principal directions counts alike. For a trained model whose catalogue is of a domain
+            that it was not trained on, with a `feature_similarity` of some 16: what is common to that domain tells
+            nothing of its items any more. Where items were trained on it brings nothing.
         num_behaviors (`int`, defaults to 96):
             Rows of the table of event behaviours (rating, kind, time gap, period); row 0 means none.
         tie_item_embeddings (`bool`, defaults to `True`):
@@ -147,6 +152,7 @@ class UniMPConfig(PreTrainedConfig):
     item_dropout: float = 0.0
     new_item_bias: float = 0.0
     feature_similarity: float = 0.0
+    feature_whitening: float = 0.0
     num_behaviors: int = 96
     tie_item_embeddings: bool = True
     num_latents: int = 8
@@ -189,6 +195,8 @@ class UniMPConfig(PreTrainedConfig):
                     raise ValueError(f"`{name}` must be at least {minimum}, got {getattr(self, name)}.")
         if not 0 <= self.item_dropout <= 1:
             raise ValueError(f"`item_dropout` must lie between 0 and 1, got {self.item_dropout}.")
+        if not 0 <= self.feature_whitening <= 1:
+            raise ValueError(f"`feature_whitening` must lie between 0 and 1, got {self.feature_whitening}.")
         if not 0 <= self.feature_similarity < float("inf"):
             raise ValueError(f"`feature_similarity` must be a number of at least 0, got {self.feature_similarity}.")
         if self.feature_similarity and (self.code_sizes is not None or not self.item_feature_size):

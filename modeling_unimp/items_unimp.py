@@ -8,7 +8,7 @@ from torch import nn
 
 from .codes_unimp import UniMPPictureStatistics
 from .configuration_unimp import UniMPConfig
-from .similarity_unimp import feature_directions, mean_features
+from .similarity_unimp import feature_directions, mean_features, whiten
 from .trie_unimp import check_positions
 
 
@@ -46,9 +46,12 @@ class UniMPItemContent(UniMPPictureStatistics):
         self.image_embeddings[items] = image_embeddings.to(self.image_embeddings)
         self.features[items] = features.to(self.features)
 
-    def feature_directions(self) -> torch.Tensor:
-        """See the function of this name, `[num_items, item_feature_size]`."""
-        return feature_directions(self.features.float(), self.feature_mean.float())
+    def feature_directions(self, whitening: float) -> torch.Tensor:
+        """See the function of this name, `[num_items, item_feature_size]`; of whitened features, if they are to be."""
+        features, mean = self.features.float(), self.feature_mean.float()
+        if whitening:
+            features, mean = whiten(features, whitening), torch.zeros_like(mean)
+        return feature_directions(features, mean)
 
     def forward(self, token_embeddings: nn.Embedding) -> torch.Tensor:
         """Content of all items, `[num_items, content_size]`."""
@@ -288,7 +291,7 @@ class CatalogRowsMixin:
         for part in parts:
             sources += [*part.parameters(recurse=False), *part.buffers(recurse=False)]
         state = [(id(tensor), tensor.data_ptr(), *_version(tensor)) for tensor in sources]
-        state.append(bool(self.config.feature_similarity))
+        state.append(bool(self.config.feature_similarity) and self.config.feature_whitening)
         state.append(torch.is_autocast_enabled(self.device.type) and torch.get_autocast_dtype(self.device.type))
         if self._kept_rows is None or self._kept_rows[0] != state:
             self._kept_rows = (state, self._compute_item_rows())
@@ -304,7 +307,7 @@ class CatalogRowsMixin:
         rows = self.model.item_rows(content)
         output_rows = rows if self.item_head is None else self.item_head(content)
         if self.config.feature_similarity and self.config.num_items:
-            directions = self.model.item_content.feature_directions()
+            directions = self.model.item_content.feature_directions(self.config.feature_whitening)
             output_rows = torch.cat([output_rows, directions.to(output_rows)], dim=-1)
         return rows, output_rows
 

@@ -8,6 +8,8 @@ from transformers.cache_utils import Cache, DynamicLayer
 DECAY = 0.6
 # A deviation that is no larger than this share of the features is rounding.
 LEAST_DEVIATION = 1e-6
+# So is a spread that is no larger than this share of the largest one.
+LEAST_SPREAD = 1e-3
 
 
 def mean_features(features: torch.Tensor) -> torch.Tensor:
@@ -23,6 +25,21 @@ def feature_directions(features: torch.Tensor, mean: torch.Tensor) -> torch.Tens
     deviations, length = features - mean, features.norm(dim=-1, keepdim=True)
     tells = (length > 0) & (deviations.norm(dim=-1, keepdim=True) > LEAST_DEVIATION * length)
     return nn.functional.normalize(deviations, dim=-1) * tells
+
+
+def whiten(features: torch.Tensor, whitening: float) -> torch.Tensor:
+    """
+    Given features, `[num_items, item_feature_size]`, as deviations from the mean of those that are known (not all
+    zeros), in which each principal direction is divided by its spread to the power of `whitening`: with 1, what sets
+    few items apart tells as much as what sets most apart, such as what kind of shop they are of. Zeros stay.
+    """
+    known = features.any(dim=-1, keepdim=True)
+    deviations = (features - mean_features(features)) * known
+    # Of the covariance, as it is small: the spreads are the roots of its eigenvalues.
+    variances, directions = torch.linalg.eigh(deviations.T @ deviations)
+    spreads = variances.clamp(min=0).sqrt()
+    kept = spreads > torch.maximum(LEAST_SPREAD * spreads.amax(), LEAST_DEVIATION * features.norm())
+    return deviations @ (directions[:, kept] * spreads[kept] ** -whitening) @ directions[:, kept].T
 
 
 class TokenIds(DynamicLayer):

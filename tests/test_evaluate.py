@@ -271,7 +271,8 @@ def test_another_split_than_the_one_trained_with_is_told(evaluate, home, caplog)
         (["--max_people", "0"], "`max_people` must be at least 1, got 0"),
         (["--rating_range", "1"], "`rating_range` must be the lowest and the highest"),
         (["--item_encoder", "x"], "`item_encoder` 'x' has no use"),
-        (["--feature_similarity", "2"], "`feature_similarity` 2.0 compares embeddings"),
+        (["--feature_similarity", "2"], "`feature_similarity` 2.0 is of embeddings"),
+        (["--feature_whitening", "1"], "`feature_whitening` 1.0 is of embeddings"),
     ],
 )
 def test_wrong_options_are_refused(evaluate, options, message):
@@ -284,6 +285,7 @@ def test_wrong_options_are_refused(evaluate, options, message):
     [
         (["--seed=-1"], "`seed` must be at least 0, got -1"),
         (["--feature_similarity=-1"], "`feature_similarity` must be at least 0, got -1.0"),
+        (["--feature_whitening=1.5"], "`feature_whitening` must be at most 1, got 1.5"),
         (["--history_window=-1"], "`history_window` must be at least 0, got -1"),
         (["--tasks"], "`tasks` is empty: name at least one of recommend, search"),
         (["--output_dir={file}"], "`output_dir` must be a folder, but .*file is a file"),
@@ -342,6 +344,9 @@ def test_the_encoder_of_a_model_must_be_the_one_it_was_made_with(evaluate, home)
     )
     assert without["random"] == much["random"]
     assert without["model"]["mrr@20"] != much["model"]["mrr@20"]
+    white = evaluate(*options, "50", "--feature_whitening", "1", model="encoder-model")
+    assert white["settings"]["feature_whitening"] == 1
+    assert white["tasks"]["recommend"]["systems"]["model"]["mrr@20"] != much["model"]["mrr@20"]
 
 
 def test_a_data_set_without_answers_is_refused(evaluate, home):

@@ -35,12 +35,13 @@ from .training.recipe import load
 
 logger = logging.getLogger(__name__)
 
+LIKENESS = ("feature_similarity", "feature_whitening")
 RESULTS_FILE, RANKS_FILE, TABLE_FILE = "results.json", "ranks.npz", "table.md"
 
 
-LEAST_VALUES = {"batch_size": 1, "max_people": 1, "history_window": 0, "feature_similarity": 0, "seed": 0}
+LEAST_VALUES = {"batch_size": 1, "max_people": 1, "history_window": 0, "seed": 0} | dict.fromkeys(LIKENESS, 0)
 # What is saved with a model, and can be otherwise in an evaluation.
-OF_THE_MODEL = ("history_window", "feature_similarity", "new_item_bias")
+OF_THE_MODEL = ("history_window", *LIKENESS, "new_item_bias")
 
 
 @dataclass(kw_only=True)
@@ -80,6 +81,13 @@ class EvaluateArguments:
         default=None,
         metadata={"help": "How much likeness to the history adds to an item's score; by default as in training."},
     )
+    feature_whitening: float | None = field(
+        default=None,
+        metadata={
+            "help": "How much the features are whitened before that, 0 to 1, for a catalogue of a domain that was not "
+            "trained on; by default as it is."
+        },
+    )
     new_item_bias: float | None = field(
         default=None,
         metadata={"help": "Added to the scores of items that the model was not trained on; by default as it is."},
@@ -106,6 +114,8 @@ class EvaluateArguments:
         for name, least in LEAST_VALUES.items():
             if getattr(self, name) is not None and getattr(self, name) < least:
                 raise ValueError(f"`{name}` must be at least {least}, got {getattr(self, name)}.")
+        if self.feature_whitening is not None and self.feature_whitening > 1:
+            raise ValueError(f"`feature_whitening` must be at most 1, got {self.feature_whitening}.")
         if self.among not in ("all", "new"):
             raise ValueError(f"`among` must be 'all' or 'new', got {self.among!r}.")
         if self.rating_range is not None and len(self.rating_range) != 2:
@@ -140,13 +150,15 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _set_feature_similarity(model: PreTrainedModel, weight: float) -> None:
-    if model.config.code_sizes is not None or not model.config.item_feature_size:
-        raise ValueError(
-            f"`feature_similarity` {weight} compares embeddings of items that have a code each, which this model was "
-            "made without (`item_encoder`): leave it out."
-        )
-    model.config.feature_similarity = weight
+def _set_likeness(model: PreTrainedModel, options: EvaluateArguments) -> None:
+    given = {name: getattr(options, name) for name in LIKENESS if getattr(options, name) is not None}
+    for name, value in given.items():
+        if model.config.code_sizes is not None or not model.config.item_feature_size:
+            raise ValueError(
+                f"`{name}` {value} is of embeddings of items that have a code each, which this model was made without "
+                "(`item_encoder`): leave it out."
+            )
+        setattr(model.config, name, value)
 
 
 def _output_dir(options: EvaluateArguments) -> Path:
@@ -174,8 +186,7 @@ def evaluate_model(options: EvaluateArguments, device: Any = "cpu") -> tuple[dic
     model = model.eval().to(device)
     if options.history_window is not None:
         processor.history_window = options.history_window
-    if options.feature_similarity is not None:
-        _set_feature_similarity(model, options.feature_similarity)
+    _set_likeness(model, options)
     if options.new_item_bias is not None:
         model.set_new_item_bias(options.new_item_bias)
     num_added = add_items(model, processor, store, options.item_encoder)
@@ -203,7 +214,7 @@ def evaluate_model(options: EvaluateArguments, device: Any = "cpu") -> tuple[dic
         "settings": _settings(options)
         | {
             "history_window": processor.history_window,
-            "feature_similarity": model.config.feature_similarity,
+            **{name: getattr(model.config, name) for name in LIKENESS},
             "new_item_bias": model.config.new_item_bias,
         },
         "counts": _counts(store, split, test) | {"items_added": num_added},

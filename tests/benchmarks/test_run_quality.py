@@ -110,7 +110,7 @@ def test_without_context_reconstruction_only_answers_are_trained(options, monkey
 
 
 def test_the_model_of_another_entry_is_measured_only(options, commands, tmp_path):
-    changes = {"history_window": 0, "feature_similarity": 3.0, "new_item_bias": 1.5}
+    changes = {"history_window": 0, "feature_similarity": 3.0, "feature_whitening": 0.5, "new_item_bias": 1.5}
     table = make_table(models={"hidden": {"of": "search/unimp", **changes}})
     run_quality.train_and_evaluate(table, "hidden", 1, options, tmp_path / "here")
     ((name, _, model, *rest),) = commands

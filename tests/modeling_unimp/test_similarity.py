@@ -7,7 +7,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassClassValidationError
 
 from unimp import UniMPConfig
-from unimp.modeling_unimp.similarity_unimp import feature_directions, mean_features
+from unimp.modeling_unimp.similarity_unimp import feature_directions, mean_features, whiten
 
 from .test_generation import GREEDY
 from .test_sessions import CUTS, PROMPT, check, length, stretch
@@ -102,11 +102,54 @@ def test_features_that_are_all_alike_tell_nothing():
     assert not feature_directions(features, mean_features(features)).any()
 
 
-def test_the_weight_can_be_changed_after_an_answer():
-    model, inputs = tiny_model(item_feature_size=7), prompt(ITEM)
-    model.score_items(**inputs)
-    model.config.feature_similarity = WEIGHT
-    torch.testing.assert_close(model.score_items(**inputs), similar_model().score_items(**inputs))
+@pytest.mark.parametrize("whitening", [0.0, 0.5, 1.0])
+def test_whitening_divides_by_the_spread_of_each_principal_direction(whitening):
+    """Four items on the axes, off the origin, and one of which nothing is known; the third axis tells nothing."""
+    features = torch.tensor([[3.0, 0, 0], [-3, 0, 0], [0, 0.5, 0], [0, -0.5, 0]])
+    features = torch.cat([features + torch.tensor([10.0, 20.0, 30.0]), torch.zeros(1, 3)])
+    spreads = torch.tensor([3 * 2**0.5, 0.5 * 2**0.5])
+    expected = torch.zeros(5, 3)
+    expected[0, 0], expected[2, 1] = 3 / spreads[0] ** whitening, 0.5 / spreads[1] ** whitening
+    expected[1], expected[3] = -expected[0], -expected[2]
+    torch.testing.assert_close(whiten(features, whitening), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_whitened_features_that_are_all_alike_tell_nothing():
+    assert not whiten(torch.rand(1, 7).repeat(50, 1), 1.0).any()
+
+
+@torch.no_grad()
+def test_likeness_of_whitened_features_is_of_the_catalogue_as_it_is():
+    model, input_ids = similar_model(), torch.tensor([SAMPLES[0]])
+    model.score_items(input_ids=input_ids)
+    model.config.feature_whitening = 1.0
+    model.add_items(torch.full((9, 6), -1), features=20 + torch.randn(9, 7))
+    white = whiten(model.model.item_content.features, 1.0)
+    torch.testing.assert_close(white.mean(0), torch.zeros(7), rtol=0, atol=1e-4)
+    torch.testing.assert_close(white.T @ white, torch.eye(7), rtol=0, atol=1e-3)
+    scores = model.score_items(input_ids=input_ids)
+    model.config.feature_similarity = 0.0
+    white = torch.nn.functional.normalize(white, dim=-1)
+    likeness = white @ (white[READ[0][1]] + 0.6 * white[READ[0][0]])
+    expected = (model.score_items(input_ids=input_ids) + WEIGHT * likeness).log_softmax(-1)
+    torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("whitening", [-0.1, 1.1, float("nan")])
+def test_whitening_out_of_range_is_refused(whitening):
+    with pytest.raises(StrictDataclassClassValidationError, match="`feature_whitening` must lie between 0 and 1"):
+        UniMPConfig(text_config=text_config(), feature_whitening=whitening)
+
+
+@pytest.mark.parametrize("changes", [{"feature_similarity": WEIGHT}, {"feature_whitening": 1.0}])
+def test_it_can_be_changed_after_an_answer(changes):
+    model, inputs = tiny_model(item_feature_size=7, feature_similarity=1.0), prompt(ITEM)
+    before = model.score_items(**inputs)
+    for name, value in changes.items():
+        setattr(model.config, name, value)
+    fresh = tiny_model(item_feature_size=7, **{"feature_similarity": 1.0} | changes)
+    torch.testing.assert_close(model.score_items(**inputs), fresh.score_items(**inputs))
+    assert (model.score_items(**inputs) - before).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
