@@ -35,11 +35,12 @@ def whiten(features: torch.Tensor, whitening: float) -> torch.Tensor:
     """
     known = features.any(dim=-1, keepdim=True)
     deviations = (features - mean_features(features)) * known
-    # Of the covariance, as it is small: the spreads are the roots of its eigenvalues.
-    variances, directions = torch.linalg.eigh(deviations.T @ deviations)
-    spreads = variances.clamp(min=0).sqrt()
-    kept = spreads > torch.maximum(LEAST_SPREAD * spreads.amax(), LEAST_DEVIATION * features.norm())
-    return deviations @ (directions[:, kept] * spreads[kept] ** -whitening) @ directions[:, kept].T
+    with torch.autocast(features.device.type, enabled=False):  # half precision is too coarse for spreads
+        # Of the covariance, as it is small: the spreads are the roots of its eigenvalues.
+        variances, directions = torch.linalg.eigh(deviations.T @ deviations)
+        spreads = variances.clamp(min=0).sqrt()
+        kept = spreads > torch.maximum(LEAST_SPREAD * spreads.amax(), LEAST_DEVIATION * features.norm())
+        return deviations @ (directions[:, kept] * spreads[kept] ** -whitening) @ directions[:, kept].T
 
 
 class TokenIds(DynamicLayer):

@@ -152,9 +152,10 @@ def test_it_can_be_changed_after_an_answer(changes):
     assert (model.score_items(**inputs) - before).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("whitening", [0.0, 1.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_it_trains_under_autocast_and_gives_directions_no_gradient(dtype):
-    model = similar_model().train()
+def test_it_trains_under_autocast_and_gives_directions_no_gradient(dtype, whitening):
+    model = similar_model(feature_whitening=whitening).train()
     ids = torch.tensor([[FIRST_ITEM + 2, END, FIRST_ITEM + 5]])
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
         model(input_ids=ids, labels=torch.tensor([[-100, -100, FIRST_ITEM + 5]])).loss.backward()
@@ -165,6 +166,21 @@ def test_it_trains_under_autocast_and_gives_directions_no_gradient(dtype):
 def test_a_catalogue_that_is_empty_still_answers():
     model = similar_model(items=0)
     assert model(input_ids=torch.tensor([[5, ITEM]])).logits.isfinite().all()
+
+
+@torch.no_grad()
+def test_whitening_is_as_exact_under_autocast():
+    features = torch.randn(40, 7, generator=torch.Generator().manual_seed(0)) * torch.logspace(0, -2, 7)
+    with torch.autocast("cpu", torch.bfloat16):
+        white = whiten(features, 1.0)
+    torch.testing.assert_close(white, whiten(features, 1.0))
+
+
+@torch.no_grad()
+def test_whitening_of_an_empty_catalogue_and_of_one_item():
+    assert similar_model(items=0, feature_whitening=1.0)(input_ids=torch.tensor([[5, ITEM]])).logits.isfinite().all()
+    assert not whiten(torch.rand(1, 7), 1.0).any()
+    assert not whiten(torch.zeros(3, 7), 1.0).any()
 
 
 def test_reading_in_parts_equals_reading_at_once(decoder):
