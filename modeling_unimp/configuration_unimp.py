@@ -88,9 +88,10 @@ class UniMPConfig(PreTrainedConfig):
             the candidates of a select prompt are items read, too, so that their order counts. Atomic codes only.
         feature_whitening (`float`, defaults to 0.0):
             How much the features are whitened before that, over all items that the catalogue has then: 0 not at all, 1
-            so that each of their principal directions counts alike. For a trained model whose catalogue is of a domain
-            that it was not trained on, with a `feature_similarity` of some 16: what is common to that domain tells
-            nothing of its items any more. Where items were trained on it brings nothing.
+            so that each of their principal directions counts alike. To be set on a trained model whose catalogue is of
+            a domain that it was not trained on, with a `feature_similarity` of some 16: what is common to that domain
+            then counts no more than anything else. It takes many more items than the features are wide (with fewer all
+            are equally unlike: 0.5 at most), and where items were trained on it costs a little.
         num_behaviors (`int`, defaults to 96):
             Rows of the table of event behaviours (rating, kind, time gap, period); row 0 means none.
         tie_item_embeddings (`bool`, defaults to `True`):
@@ -203,6 +204,10 @@ class UniMPConfig(PreTrainedConfig):
             raise ValueError(
                 f"`feature_similarity` {self.feature_similarity} compares given features of items with codes of their "
                 "own: it needs `item_feature_size` (an `item_encoder`), and no `code_sizes`."
+            )
+        if self.feature_whitening and not self.feature_similarity:
+            raise ValueError(
+                f"`feature_whitening` {self.feature_whitening} has no use without `feature_similarity`: give that too."
             )
         if self.code_sizes is not None and (len(self.code_sizes) < 2 or min(self.code_sizes) < 1):
             raise ValueError(f"`code_sizes` must be at least two sizes of at least 1, got {self.code_sizes}.")

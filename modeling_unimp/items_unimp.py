@@ -241,7 +241,7 @@ class CatalogRowsMixin:
             )
         if not math.isfinite(bias):
             raise ValueError(f"`new_item_bias` must be a finite number, got {bias}.")
-        self.config.new_item_bias = bias
+        self.config.new_item_bias = float(bias)
         for rows in self.row_modules():
             if rows.bias is not None:
                 rows.bias[~rows.learned.any(dim=-1)] = bias
@@ -291,7 +291,7 @@ class CatalogRowsMixin:
         for part in parts:
             sources += [*part.parameters(recurse=False), *part.buffers(recurse=False)]
         state = [(id(tensor), tensor.data_ptr(), *_version(tensor)) for tensor in sources]
-        state.append(bool(self.config.feature_similarity) and self.config.feature_whitening)
+        state += [bool(self.config.feature_similarity), self.config.feature_whitening]
         state.append(torch.is_autocast_enabled(self.device.type) and torch.get_autocast_dtype(self.device.type))
         if self._kept_rows is None or self._kept_rows[0] != state:
             self._kept_rows = (state, self._compute_item_rows())

@@ -31,16 +31,17 @@ def whiten(features: torch.Tensor, whitening: float) -> torch.Tensor:
     """
     Given features, `[num_items, item_feature_size]`, as deviations from the mean of those that are known (not all
     zeros), in which each principal direction is divided by its spread to the power of `whitening`: with 1, what sets
-    few items apart tells as much as what sets most apart, such as what kind of shop they are of. Zeros stay.
+    few items apart tells as much as what sets most apart, such as what kind of shop they are of. Zeros where nothing
+    is known.
     """
-    known = features.any(dim=-1, keepdim=True)
-    deviations = (features - mean_features(features)) * known
+    deviations, length = features - mean_features(features), features.norm(dim=-1, keepdim=True)
+    deviations = deviations * (deviations.norm(dim=-1, keepdim=True) > LEAST_DEVIATION * length) * (length > 0)
     with torch.autocast(features.device.type, enabled=False):  # half precision is too coarse for spreads
         # Of the covariance, as it is small: the spreads are the roots of its eigenvalues.
         variances, directions = torch.linalg.eigh(deviations.T @ deviations)
         spreads = variances.clamp(min=0).sqrt()
-        kept = spreads > torch.maximum(LEAST_SPREAD * spreads.amax(), LEAST_DEVIATION * features.norm())
-        return deviations @ (directions[:, kept] * spreads[kept] ** -whitening) @ directions[:, kept].T
+        kept = spreads > LEAST_SPREAD * spreads.amax()
+        return deviations @ (directions * torch.where(kept, spreads**-whitening, 0.0)) @ directions.T
 
 
 class TokenIds(DynamicLayer):

@@ -239,7 +239,7 @@ class UniMPImagePipeline(DiffusionPipeline):
         history = _check_history(history)
         query = flatten_value(query) or None
         if not history and not query and target is None:
-            raise ValueError("`history` and `query` are both missing: give a history, a request, or both.")
+            raise ValueError("`history`, `query` and `target` are all missing: give at least one of them.")
         alpha, weightings = check_alpha(alpha), _weightings(num_candidates, weightings, bool(history))
         if not isinstance(strength, int | float) or not 0 < strength <= 1:
             raise ValueError(f"`strength` must be above 0 and at most 1, got {shown(strength)}.")

@@ -285,7 +285,8 @@ def test_wrong_options_are_refused(evaluate, options, message):
     [
         (["--seed=-1"], "`seed` must be at least 0, got -1"),
         (["--feature_similarity=-1"], "`feature_similarity` must be at least 0, got -1.0"),
-        (["--feature_whitening=1.5"], "`feature_whitening` must be at most 1, got 1.5"),
+        (["--feature_whitening=1.5"], "`feature_whitening` must lie between 0 and 1, got 1.5"),
+        (["--feature_whitening=nan"], "`feature_whitening` must lie between 0 and 1, got nan"),
         (["--history_window=-1"], "`history_window` must be at least 0, got -1"),
         (["--tasks"], "`tasks` is empty: name at least one of recommend, search"),
         (["--output_dir={file}"], "`output_dir` must be a folder, but .*file is a file"),
@@ -344,6 +345,8 @@ def test_the_encoder_of_a_model_must_be_the_one_it_was_made_with(evaluate, home)
     )
     assert without["random"] == much["random"]
     assert without["model"]["mrr@20"] != much["model"]["mrr@20"]
+    with pytest.raises(ValueError, match=r"`feature_whitening` 1\.0 has no use without `feature_similarity`"):
+        evaluate(*options, "0", "--feature_whitening", "1", model="encoder-model")
     white = evaluate(*options, "50", "--feature_whitening", "1", model="encoder-model")
     assert white["settings"]["feature_whitening"] == 1
     assert white["tasks"]["recommend"]["systems"]["model"]["mrr@20"] != much["model"]["mrr@20"]

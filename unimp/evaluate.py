@@ -39,7 +39,7 @@ LIKENESS = ("feature_similarity", "feature_whitening")
 RESULTS_FILE, RANKS_FILE, TABLE_FILE = "results.json", "ranks.npz", "table.md"
 
 
-LEAST_VALUES = {"batch_size": 1, "max_people": 1, "history_window": 0, "seed": 0} | dict.fromkeys(LIKENESS, 0)
+LEAST_VALUES = {"batch_size": 1, "max_people": 1, "history_window": 0, "feature_similarity": 0, "seed": 0}
 # What is saved with a model, and can be otherwise in an evaluation.
 OF_THE_MODEL = ("history_window", *LIKENESS, "new_item_bias")
 
@@ -114,8 +114,8 @@ class EvaluateArguments:
         for name, least in LEAST_VALUES.items():
             if getattr(self, name) is not None and getattr(self, name) < least:
                 raise ValueError(f"`{name}` must be at least {least}, got {getattr(self, name)}.")
-        if self.feature_whitening is not None and self.feature_whitening > 1:
-            raise ValueError(f"`feature_whitening` must be at most 1, got {self.feature_whitening}.")
+        if self.feature_whitening is not None and not 0 <= self.feature_whitening <= 1:
+            raise ValueError(f"`feature_whitening` must lie between 0 and 1, got {self.feature_whitening}.")
         if self.among not in ("all", "new"):
             raise ValueError(f"`among` must be 'all' or 'new', got {self.among!r}.")
         if self.rating_range is not None and len(self.rating_range) != 2:
@@ -159,6 +159,9 @@ def _set_likeness(model: PreTrainedModel, options: EvaluateArguments) -> None:
                 "(`item_encoder`): leave it out."
             )
         setattr(model.config, name, value)
+    whitening = model.config.feature_whitening
+    if whitening and not model.config.feature_similarity:
+        raise ValueError(f"`feature_whitening` {whitening} has no use without `feature_similarity`: give that too.")
 
 
 def _output_dir(options: EvaluateArguments) -> Path:

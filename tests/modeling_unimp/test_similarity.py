@@ -141,15 +141,37 @@ def test_whitening_out_of_range_is_refused(whitening):
         UniMPConfig(text_config=text_config(), feature_whitening=whitening)
 
 
-@pytest.mark.parametrize("changes", [{"feature_similarity": WEIGHT}, {"feature_whitening": 1.0}])
-def test_it_can_be_changed_after_an_answer(changes):
-    model, inputs = tiny_model(item_feature_size=7, feature_similarity=1.0), prompt(ITEM)
-    before = model.score_items(**inputs)
-    for name, value in changes.items():
-        setattr(model.config, name, value)
-    fresh = tiny_model(item_feature_size=7, **{"feature_similarity": 1.0} | changes)
+def test_whitening_without_likeness_is_refused():
+    with pytest.raises(StrictDataclassClassValidationError, match=r"`feature_whitening` 1\.0 has no use without"):
+        UniMPConfig(text_config=text_config(), item_feature_size=7, feature_whitening=1.0)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [((0.0, 0.0), (WEIGHT, 0.0)), ((WEIGHT, 0.0), (0.0, 0.0)), ((WEIGHT, 0.0), (WEIGHT, 1.0))]
+)
+def test_it_can_be_changed_after_an_answer(before, after):
+    models = []
+    for similarity, whitening in (before, after):
+        models.append(tiny_model(item_feature_size=7, feature_similarity=similarity, feature_whitening=whitening))
+    (model, fresh), inputs = models, prompt(ITEM)
+    scores, session = model.score_items(**inputs), model.start_session(input_ids=torch.tensor([SAMPLES[0]]))
+    model.config.feature_similarity, model.config.feature_whitening = after
+    assert not session.is_current()
     torch.testing.assert_close(model.score_items(**inputs), fresh.score_items(**inputs))
-    assert (model.score_items(**inputs) - before).abs().max() > 1e-3
+    assert (model.score_items(**inputs) - scores).abs().max() > 1e-3
+
+
+def test_a_whitened_likeness_is_saved_and_loaded(tmp_path):
+    model, inputs = similar_model(feature_whitening=0.5), prompt(ITEM)
+    model.save_pretrained(tmp_path)
+    loaded = type(model).from_pretrained(tmp_path).eval()
+    assert loaded.config.feature_whitening == 0.5
+    torch.testing.assert_close(loaded.score_items(**inputs), model.score_items(**inputs))
+
+
+def test_an_item_that_is_the_mean_tells_nothing_whitened_either():
+    features = 20 + torch.tensor([[0.7, 0.3, 0.1], [-0.7, -0.3, -0.1], [0.0, 0.0, 0.0]])
+    assert not whiten(features, 1.0)[2].any()
 
 
 @pytest.mark.parametrize("whitening", [0.0, 1.0])

@@ -444,8 +444,8 @@ def test_where_nothing_is_left_to_retrieve_the_request_alone_counts(pipe):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"history": None, "query": None}, "`history` and `query` are both missing"),
-        ({"history": [], "query": ""}, "`history` and `query` are both missing"),
+        ({"history": None, "query": None}, "`history`, `query` and `target` are all missing"),
+        ({"history": [], "query": ""}, "`history`, `query` and `target` are all missing"),
         ({"history": "shirt"}, "`history` must be a list"),
         ({"history": ["nothing of the kind"]}, "`item_id`"),
         ({"history": ["nothing of the kind"], "target": "hat", "use_soft": False}, "`item_id`"),

@@ -61,7 +61,7 @@ def test_a_checkpoint_without_one_says_what_is_missing(shared, tmp_path):
         ({"history": ["hat"], "item": "hat"}, {}, "An imagine request"),
         ("hat", {}, "An imagine request"),
         ({"history": ["hat"]}, {"top_k": 3}, "`top_k` is not a parameter of unimp-imagine"),
-        ({"history": []}, {}, "both missing"),
+        ({"history": []}, {}, "all missing"),
         ({"history": ["hat"]}, {"alpha": 2}, "`alpha`"),
     ],
 )
