@@ -195,7 +195,9 @@ def require_columns(dataset: Dataset, name: str, columns: Sequence[str]) -> None
     got = dataset.column_names
     for column in columns:
         if column not in got:
-            near = difflib.get_close_matches(column, [c for c in got if c not in columns], n=1, cutoff=0.5)
+            others, last_word = [c for c in got if c not in columns], column.rpartition("_")[2]
+            near = [c for c in others if c.lower() == last_word]  # `id` rather than `title` for `item_id`
+            near = near or difflib.get_close_matches(column, others, n=1, cutoff=0.5)
             hint = f"rename `{near[0]}`" if near else "add it"
             raise ValueError(f"`{name}` has no column `{column}`: got {', '.join(f'`{c}`' for c in got)}; {hint}.")
 

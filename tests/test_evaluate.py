@@ -247,9 +247,10 @@ def test_another_split_than_the_one_trained_with_is_told(evaluate, home, caplog)
     path = home / "model" / "metrics.json"
     path.write_text(json.dumps({"split": "leave_one_out: each person's last event"}))
     try:
-        evaluate("--tasks", "rate")
+        assert "another split" not in evaluate("--tasks", "rate")["title"]
         assert "was trained with the split" not in caplog.text
-        evaluate("--tasks", "rate", "--split", "user_holdout")
+        title = evaluate("--tasks", "rate", "--split", "user_holdout")["title"]
+        assert title.endswith(", by a model that was trained with another split")  # which is what the card says, too
         assert "was trained with the split" in caplog.text
         caplog.clear()
         path.write_text(json.dumps({"split": "new_domain:category=coat: people and items never trained on"}))

@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 import torch
 from datasets import Dataset, DatasetInfo
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, set_seed
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..processing import Columns, UniMPProcessor
 from ..processing.indexing_unimp import check_room
@@ -165,7 +166,9 @@ def _without_items(store: Store, item_ids: Sequence[str]) -> Store:
 
 
 def _last_checkpoint(folder: str) -> str:
-    checkpoint = get_last_checkpoint(folder) if Path(folder).is_dir() else None
-    if checkpoint is None:
+    """The one that was written last, and whole: one of an earlier training may have more steps."""
+    states = Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*/{TRAINER_STATE_NAME}")
+    last = max(states, key=lambda path: path.stat().st_mtime_ns, default=None)
+    if last is None:
         raise ValueError(f"`--resume`: there is no checkpoint in `output_dir` {folder}; start without it.")
-    return checkpoint
+    return str(last.parent)

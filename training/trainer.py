@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from trl import SFTConfig, SFTTrainer
 
 from ..processing import TASKS, UniMPProcessor
+from ..processing.picture_store_unimp import PICTURE_FILES
 from ..processing.store import Store
 from .card import write_model_card
 from .loss import token_weighted_loss
@@ -290,7 +291,10 @@ class UniMPTrainer(SFTTrainer):
             sharded.__name__, sharded.__module__ = sharded.__bases__[-1].__name__, sharded.__bases__[-1].__module__
         super()._save(output_dir, state_dict)
         # A pickle that nothing reads: whoever gets the folder should not have to trust one.
-        Path(output_dir or self.args.output_dir, "training_args.bin").unlink(missing_ok=True)
+        folder = Path(output_dir or self.args.output_dir)
+        (folder / "training_args.bin").unlink(missing_ok=True)
+        # What an earlier training's weights made of the catalogue's pictures is of no use beside these.
+        (folder / PICTURE_FILES["latents"]).unlink(missing_ok=True)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write the model card, with `evaluation_metrics` once they are there."""

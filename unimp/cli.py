@@ -210,11 +210,11 @@ def _refuse(message: str) -> NoReturn:
     raise ValueError(message)
 
 
-def _nearest(word: str, known: Collection[str]) -> str:
+def _nearest(word: str, known: Collection[str], otherwise: str = "; `--help` lists them.") -> str:
     nearest = difflib.get_close_matches(word, known, n=1)
     if nearest:
         return f": did you mean `{nearest[0]}`?"
-    return f": there are {', '.join(sorted(known))}." if len(known) <= 10 else "; `--help` lists them."
+    return f": there are {', '.join(sorted(known))}." if len(known) <= 10 else otherwise
 
 
 def _quickstart(arguments: Sequence[str]) -> int:
@@ -284,7 +284,7 @@ def _recommend(arguments: Sequence[str]) -> int:
     if unknown := [event["item_id"] for event in history if event["item_id"] not in catalog]:
         raise ValueError(
             f"`{'history' if options.history else 'dataset'}` has {unknown[0]!r}, which is not one of the catalogue's "
-            f"{len(catalog)} item ids{_nearest(unknown[0], catalog.item_ids)}"
+            f"{len(catalog)} item ids{_nearest(unknown[0], catalog.item_ids, '.')}"
         )
     answers = recommend({"history": history}, top_k=options.top_k)
     print_recommendations([catalog.item(catalog.position(event["item_id"])) for event in history], answers)

@@ -185,7 +185,7 @@ def evaluate_model(options: EvaluateArguments, device: Any = "cpu") -> tuple[dic
     if options.among == "new" and not split.new_items:
         raise ValueError(f"`among` is 'new', but `split` {split.name!r} holds no items out of training.")
     check_events(store.interactions, processor)
-    _warn_of_another_split(options.model, split.name)
+    is_of_another_split = _warn_of_another_split(options.model, split.name)
     model = model.eval().to(device)
     if options.history_window is not None:
         processor.history_window = options.history_window
@@ -225,6 +225,8 @@ def evaluate_model(options: EvaluateArguments, device: Any = "cpu") -> tuple[dic
     }
     if options.among == "new":
         results["title"] += ", among the new items alone"
+    if is_of_another_split:  # on the card, too
+        results["title"] += ", by a model that was trained with another split"
     if len(test) < len(split.test):
         results["title"] += f" ({results['counts']['people']:,} of {results['counts']['people_of_split']:,} people)"
     return results, by_task
@@ -265,7 +267,7 @@ def _some_people(test: Dataset, max_people: int | None, seed: int) -> Dataset:
     return Dataset(table.filter([user in drawn for user in table[Columns.USER_ID].to_pylist()]))
 
 
-def _warn_of_another_split(model: str, split: str) -> None:
+def _warn_of_another_split(model: str, split: str) -> bool:
     path = Path(model, "metrics.json")
     trained_with = json.loads(path.read_text(encoding="utf-8")).get("split", "") if path.is_file() else ""
     if trained_with and trained_with != describe_split(split):
@@ -275,6 +277,8 @@ def _warn_of_another_split(model: str, split: str) -> None:
             trained_with,
             split,
         )
+        return True
+    return False
 
 
 def _warn_of_trained_items(model: PreTrainedModel, processor: UniMPProcessor, split: Split) -> None:

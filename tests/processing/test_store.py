@@ -287,6 +287,7 @@ NOTHING = {"user_id": [], "item_id": [], "timestamp": []}
 WRONG = {
     "no item_id": (items().rename_column("item_id", "itemId"), events(), r"`items` has no column `item_id`.*`itemId`"),
     "a near name": (items(), events().rename_column("timestamp", "time_stamp"), "rename `time_stamp`"),
+    "another name for the id": (items().rename_column("item_id", "id"), events(), r"`item_id`.*rename `id`"),
     "no near name": (items(), events().rename_column("user_id", "wxyz"), r"no column `user_id`.*add it"),
     "empty items": (items(item_id=[], title=[]), events(), "`items` is empty"),
     "empty interactions": (items(), Dataset.from_dict(NOTHING), "`interactions` is empty"),

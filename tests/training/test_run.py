@@ -1,6 +1,7 @@
 """A whole run from a store to a saved, evaluated model, where items or kinds of events are held out of training."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -168,6 +169,17 @@ def test_a_run_on_new_items_is_resumed(store, cold_split, tmp_path):
     again = run(store, cold_split, ModelArguments(**TINY), config_of(tmp_path / "out", **fields), resume=True)
     assert again.processor.catalog.item_ids == whole.processor.catalog.item_ids
     torch.testing.assert_close(again.model.state_dict(), whole.model.state_dict(), rtol=0, atol=0)
+
+
+def test_what_is_resumed_is_what_was_written_last_and_whole(tmp_path):
+    for time, name in enumerate(("checkpoint-23", "checkpoint-7", "checkpoint-8")):
+        state = tmp_path / name / ("trainer_state.json" if time < 2 else "optimizer.pt")
+        state.parent.mkdir()
+        state.touch()
+        os.utime(state, (time, time))
+    assert runs._last_checkpoint(str(tmp_path)) == str(tmp_path / "checkpoint-7")
+    with pytest.raises(ValueError, match="there is no checkpoint in `output_dir`"):
+        runs._last_checkpoint(str(tmp_path / "checkpoint-7"))
 
 
 @pytest.mark.parametrize("column", [{"rating": 10.0}, {"behavior": "gift"}])

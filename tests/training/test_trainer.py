@@ -277,8 +277,10 @@ def test_a_resumed_run_is_the_same_run(make_trainer, tmp_path):
 def test_checkpoints_are_complete_and_safe(make_trainer, tmp_path):
     trainer = make_trainer(save_strategy="steps", save_steps=4)
     trainer.train()
-    trainer.save_model()
     folder, checkpoint = tmp_path / "out", tmp_path / "out" / "checkpoint-4"
+    (folder / "picture_latents.safetensors").write_bytes(b"made with the weights of an earlier training")
+    trainer.save_model()
+    assert not (folder / "picture_latents.safetensors").exists()
     for place in (folder, checkpoint):
         names = {path.name for path in place.iterdir() if path.is_file()}
         assert {"model.safetensors", "config.json", "processor_config.json", "catalog.parquet"} <= names
