@@ -284,9 +284,11 @@ def test_train_then_recommend(write_folder, tmp_path, config, capsys, kind):
     assert main(["recommend", "--model", str(result), "--dataset", folder, "--user_id", user]) == 0
     assert main(["recommend", "--model", str(result), "--dataset", folder, "--user_id", "nobody"]) == 1
     assert main(["recommend", "--model", str(result), "--history", "nothing"]) == 1
+    assert main(["recommend", "--model", "no-model", "--history", "item-0001"]) == 1
     errors = capsys.readouterr().err
     assert "`user_id` 'nobody' is not in" in errors
     assert "`history` has 'nothing', which is not one of the catalogue's 40 item ids." in errors
+    assert "`model` 'no-model' is no folder here, nor a Hub id" in errors
 
 
 @pytest.mark.parametrize("split", ["leave_last_2", "cold_items", "user_holdout", "new_domain:category=coat"])

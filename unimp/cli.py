@@ -279,6 +279,7 @@ def _recommend(arguments: Sequence[str]) -> int:
         raise ValueError("Give `--history ITEM_ID ...`, or `--dataset FOLDER --user_id ID`.")
     history = [{"item_id": item_id} for item_id in options.history]
     history = history or _history_of(options.user_id, options.dataset)
+    _check_model(options.model)
     recommend = pipeline("unimp-recommend", model=options.model, trust_remote_code=True)
     catalog = recommend.processor.catalog
     if unknown := [event["item_id"] for event in history if event["item_id"] not in catalog]:
@@ -300,6 +301,7 @@ def _imagine(arguments: Sequence[str]) -> int:
 
     from .report import say
 
+    _check_model(options.model)
     imagine = pipeline("unimp-imagine", model=options.model, trust_remote_code=True)
     request = {"history": options.history, "query": options.query, "target": options.target}
     result = imagine(request, alpha=options.alpha, generator=torch.Generator().manual_seed(options.seed))
@@ -307,6 +309,12 @@ def _imagine(arguments: Sequence[str]) -> int:
     say(f"Asked for: {', '.join(result.target_keywords)}. They like: {', '.join(result.preference_keywords)}.")
     say(f"Drawn: {options.output}")
     return 0
+
+
+def _check_model(name: str | None) -> None:
+    """Tell a mistyped folder from a Hub id, for which a download would be tried again and again."""
+    if name is not None and "/" not in name and not Path(name).is_dir():
+        raise ValueError(f"`model` {name!r} is no folder here, nor a Hub id, which has an owner (`owner/name`).")
 
 
 def _history_of(user_id: str, dataset: str | None) -> list[dict[str, Any]]:
