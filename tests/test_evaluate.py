@@ -272,8 +272,8 @@ def test_another_split_than_the_one_trained_with_is_told(evaluate, home, caplog)
         (["--max_people", "0"], "`max_people` must be at least 1, got 0"),
         (["--rating_range", "1"], "`rating_range` must be the lowest and the highest"),
         (["--item_encoder", "x"], "`item_encoder` 'x' has no use"),
-        (["--feature_similarity", "2"], "`feature_similarity` 2.0 is of embeddings"),
-        (["--feature_whitening", "1"], "`feature_whitening` 1.0 is of embeddings"),
+        (["--feature_similarity", "2"], r"`feature_similarity` 2.0 .* needs `item_feature_size`"),
+        (["--feature_whitening", "1"], "`feature_whitening` 1.0 has no use without `feature_similarity`"),
     ],
 )
 def test_wrong_options_are_refused(evaluate, options, message):

@@ -151,17 +151,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _set_likeness(model: PreTrainedModel, options: EvaluateArguments) -> None:
-    given = {name: getattr(options, name) for name in LIKENESS if getattr(options, name) is not None}
-    for name, value in given.items():
-        if model.config.code_sizes is not None or not model.config.item_feature_size:
-            raise ValueError(
-                f"`{name}` {value} is of embeddings of items that have a code each, which this model was made without "
-                "(`item_encoder`): leave it out."
-            )
-        setattr(model.config, name, value)
-    whitening = model.config.feature_whitening
-    if whitening and not model.config.feature_similarity:
-        raise ValueError(f"`feature_whitening` {whitening} has no use without `feature_similarity`: give that too.")
+    for name in LIKENESS:
+        if getattr(options, name) is not None:
+            setattr(model.config, name, getattr(options, name))
+    model.config.validate_sizes()
 
 
 def _output_dir(options: EvaluateArguments) -> Path:
