@@ -104,12 +104,18 @@ def _about(model: PreTrainedModel, name: str) -> str:
     config = model.config
     parameters = sum(parameter.numel() for parameter in model.parameters())
     tasks = ", ".join(task for task in _tasks(model) if task in REQUESTS)
+    if config.cross_attention_every:
+        how = "reach a language model through gated cross-attention"
+    elif config.visual_prompt_tokens:
+        how = "are tokens that a language model reads"
+    else:
+        how = "are known to a language model through the items' codes"
     return f"""# {name}
 
 A UniMP model: it reads what a person has chosen so far, each item a picture with any attributes, and answers for that
 person: {tasks}.
 
-Pictures reach a language model through gated cross-attention, items are tokens of their own, and an item that it names
+Pictures {how}, items are tokens of their own, and an item that it names
 is always one of the catalogue, which travels with the weights. {parameters:,} parameters, {config.num_items:,} items,
 a {config.text_config.model_type} decoder and a {config.vision_config.model_type} vision encoder.
 """

@@ -27,7 +27,7 @@ CUSTOM_PIPELINES = {
 MARKERS = ("<image>", "<|endofchunk|>", "<|item|>", "<|answer|>")
 
 MINIMUM_SIZES = {
-    0: ("num_items", "item_feature_size", "cross_attention_every"),
+    0: ("num_items", "item_feature_size", "cross_attention_every", "visual_prompt_tokens"),
     1: (
         "item_text_length",
         "num_behaviors",
@@ -100,7 +100,10 @@ class UniMPConfig(PreTrainedConfig):
             Size of the perceiver resampler (paper: 64, 6, 8, 64).
         cross_attention_every (`int`, defaults to 1):
             A gated cross-attention block stands before every n-th decoder layer. 0 for none: pictures are then known
-            through the item codes alone, and cost nothing.
+            through the item codes alone, and cost nothing, but for `visual_prompt_tokens`.
+        visual_prompt_tokens (`int`, defaults to 0):
+            Instead of cross-attention: each picture is this many `<image>` tokens of the sequence itself, made by a
+            small network (VIP5, section "Multi-modal prompts", has 2). It needs `cross_attention_every=0`.
         cross_attention_heads, cross_attention_head_dim (`int`):
             Size of the cross-attention (paper: 8, 64).
         feed_forward_multiplier (`int`, defaults to 4):
@@ -161,6 +164,7 @@ class UniMPConfig(PreTrainedConfig):
     resampler_heads: int = 4
     resampler_head_dim: int = 16
     cross_attention_every: int = 1
+    visual_prompt_tokens: int = 0
     cross_attention_heads: int = 4
     cross_attention_head_dim: int = 16
     feed_forward_multiplier: int = 4
@@ -194,6 +198,11 @@ class UniMPConfig(PreTrainedConfig):
             for name in names:
                 if getattr(self, name) < minimum:
                     raise ValueError(f"`{name}` must be at least {minimum}, got {getattr(self, name)}.")
+        if self.visual_prompt_tokens and self.cross_attention_every:
+            raise ValueError(
+                f"`visual_prompt_tokens` {self.visual_prompt_tokens} show pictures instead of cross-attention: set "
+                f"`cross_attention_every` to 0, got {self.cross_attention_every}."
+            )
         if not 0 <= self.item_dropout <= 1:
             raise ValueError(f"`item_dropout` must lie between 0 and 1, got {self.item_dropout}.")
         if not 0 <= self.feature_whitening <= 1:
@@ -227,6 +236,16 @@ class UniMPConfig(PreTrainedConfig):
     def image_token_id(self) -> int:
         """Token id of `<image>`."""
         return self.marker_id("<image>")
+
+    @property
+    def tokens_per_image(self) -> int:
+        """How many `<image>` tokens, one after the other, show a picture."""
+        return max(1, self.visual_prompt_tokens)
+
+    @property
+    def reads_pictures(self) -> bool:
+        """Whether pictures of a prompt are looked at; those of items act through their codes, too."""
+        return bool(self.cross_attention_every or self.visual_prompt_tokens)
 
     @property
     def first_item_id(self) -> int:

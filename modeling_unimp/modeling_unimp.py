@@ -37,6 +37,7 @@ from .decoding_unimp import ItemDecodingMixin
 from .heads_unimp import HeadsMixin
 from .items_unimp import CatalogRowsMixin, UniMPItemContent, UniMPItemRows
 from .outputs_unimp import UniMPCausalLMOutput, UniMPModelOutput, UniMPPrefill
+from .prompts_unimp import UniMPVisualPrompt, picture_tokens
 from .sessions_unimp import SessionMixin
 from .similarity_unimp import history_directions, tokens_so_far
 
@@ -51,7 +52,6 @@ class UniMPPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
-    _no_split_modules = ["UniMPGatedCrossAttention", "UniMPPerceiverResampler"]
     _skip_keys_device_placement = ["past_key_values"]
     _supports_sdpa = True
     _supports_attention_backend = True
@@ -110,7 +110,10 @@ class UniMPModel(UniMPPreTrainedModel):
         heads, head_dim = config.cross_attention_heads, config.cross_attention_head_dim
         self.cross_attention = nn.ModuleList(UniMPGatedCrossAttention(config) for _ in range(num_blocks))
         self.key_values = nn.ModuleList(UniMPKeyValues(config, heads, head_dim) for _ in range(num_blocks))
+        if num_blocks:  # sharding refuses to begin where a class that is named here has no module
+            self._no_split_modules = ["UniMPGatedCrossAttention", "UniMPPerceiverResampler"]
         row_size = self.get_input_embeddings().embedding_dim
+        self.visual_prompt = UniMPVisualPrompt(config, row_size) if config.visual_prompt_tokens else None
         self.embedding_scale = config.item_embedding_scale or row_size**0.5
         self.markers = nn.Embedding(len(MARKERS), row_size)
         self.behaviors = nn.Embedding(config.num_behaviors, row_size, padding_idx=0)
@@ -122,6 +125,11 @@ class UniMPModel(UniMPPreTrainedModel):
     def get_input_embeddings(self) -> nn.Embedding:
         """The decoder's own (text) embeddings."""
         return self.language_model.get_input_embeddings()
+
+    @property
+    def picture_reader(self) -> UniMPPerceiverResampler | UniMPVisualPrompt | None:
+        """What makes latents of a picture's features; `None` for a model that looks at no pictures."""
+        return self.visual_prompt if self.resampler is None else self.resampler
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
         """Replace the decoder's (text) embeddings."""
@@ -146,8 +154,12 @@ class UniMPModel(UniMPPreTrainedModel):
         input_ids: torch.Tensor,
         item_rows: torch.Tensor,
         behavior_ids: torch.Tensor | None,
+        pictures: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Text tokens through the decoder's embeddings; markers, items and behaviours through our own rows."""
+        """
+        Text tokens through the decoder's embeddings; markers, items and behaviours through our own rows, which what
+        an `<image>` token shows (`pictures`, `[batch, tokens, row_size]`) is added to.
+        """
         text_vocab_size = self.config.text_config.vocab_size
         text = self.get_input_embeddings()(input_ids.clamp(max=text_vocab_size - 1))
         # Two look-ups, as one into both tables together would copy a whole catalogue for every token read.
@@ -158,6 +170,8 @@ class UniMPModel(UniMPPreTrainedModel):
             own = torch.where((input_ids < first)[..., None], own, items)
         if behavior_ids is not None:
             own = own + self.behaviors(behavior_ids).sum(-2)
+        if pictures is not None:
+            own = own + self.config.initializer_range * pictures  # at the size that all rows begin with
         return torch.where((input_ids < text_vocab_size)[..., None], text, (own * self.embedding_scale).to(text.dtype))
 
     def _new_item_rows(
@@ -181,12 +195,12 @@ class UniMPModel(UniMPPreTrainedModel):
         return self.item_rows.projection(encoded)
 
     def _visual_context(self, text_time: torch.Tensor, prefill: UniMPPrefill) -> VisualContext | None:
-        if prefill.key_values is None:
+        if prefill.picture_states is None or not self.cross_attention:
             return None
         index = prefill.image_index
         mask = visibility(text_time, index.shape[1], self.config.visual_scope) & (index >= 0)[:, None]
         mask = mask.repeat_interleave(self.config.num_latents, dim=-1)[:, None]
-        return VisualContext(self.cross_attention, prefill.key_values, index, mask)
+        return VisualContext(self.cross_attention, prefill.picture_states, index, mask)
 
     @can_return_tuple
     def forward(
@@ -223,8 +237,12 @@ class UniMPModel(UniMPPreTrainedModel):
                 new_item_image_index = new_item_image_index - len(image_latents)
             new_rows = self._new_item_rows(new_item_text_ids, new_item_image_index, image_features)
             input_rows = torch.cat([input_rows, new_rows])
-        hidden_states = self._embed(input_ids, input_rows, behavior_ids)
-        text_time = prefill.image_count[:, None] + (input_ids == self.config.image_token_id).cumsum(-1)
+        is_image = input_ids == self.config.image_token_id
+        text_time = prefill.image_count[:, None] + is_image.cumsum(-1)
+        pictures = None
+        if self.visual_prompt is not None and prefill.picture_states is not None:
+            pictures = picture_tokens(prefill.picture_states[0][0], prefill.image_index, is_image, text_time)
+        hidden_states = self._embed(input_ids, input_rows, behavior_ids, pictures)
         visual_context = self._visual_context(text_time, prefill)
         if position_ids is None and attention_mask is not None and attention_mask.ndim == 2:
             position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -input_ids.shape[1] :]
@@ -270,11 +288,12 @@ class UniMPModel(UniMPPreTrainedModel):
         item_rows: tuple[torch.Tensor, torch.Tensor],
         image_latents: torch.Tensor | None = None,
     ) -> UniMPPrefill:
-        """Resample the batch's distinct pictures and project them to every block's keys and values, once."""
+        """Read the batch's distinct pictures, once: to every block's keys and values, or to tokens."""
         image_count = torch.zeros_like(input_ids[:, 0])
-        if self.resampler is None:
+        reader = self.picture_reader
+        if reader is None:
             return UniMPPrefill(item_rows, None, None, image_count)
-        weight = self.resampler.input_projection.weight
+        weight = reader.input_projection.weight
         no_pictures = image_features is None and image_latents is None
         if no_pictures and self.training and torch.distributed.is_initialized():
             # Processes that train together must run the same modules: show a picture that no token sees.
@@ -284,24 +303,27 @@ class UniMPModel(UniMPPreTrainedModel):
             return UniMPPrefill(item_rows, None, None, image_count)
         latents = [] if image_latents is None else [image_latents.to(weight.dtype)]
         if image_features is not None:
-            latents.append(self.resampler(image_features.to(weight.dtype)))
+            latents.append(reader(image_features.to(weight.dtype)))
         latents = torch.cat(latents)
         if image_index is None:
             image_index = self.pictures_in_order(input_ids, len(latents))
         if image_index.shape[1] == 0:  # the pictures belong to new items alone
             image_index = nn.functional.pad(image_index, (0, 1), value=-1)
-        key_values = [key_value(latents) for key_value in self.key_values]
-        return UniMPPrefill(item_rows, key_values, image_index, image_count)
+        states = [key_value(latents) for key_value in self.key_values] or [(latents,)]
+        return UniMPPrefill(item_rows, states, image_index, image_count)
 
     def pictures_in_order(self, input_ids: torch.Tensor, num_pictures: int) -> torch.Tensor:
-        """`image_index` where none is given: the n-th `<image>` of the batch, row by row, is the n-th picture."""
-        is_image = input_ids == self.config.image_token_id
-        if int(is_image.sum()) != num_pictures:
+        """
+        `image_index` where none is given: the n-th `<image>` of the batch, row by row, is the n-th picture; where a
+        picture is several of them, the n-th so many.
+        """
+        is_image, each = input_ids == self.config.image_token_id, self.config.tokens_per_image
+        if int(is_image.sum()) != num_pictures * each:
             raise ValueError(
                 f"`image_index` is needed to tell which of {num_pictures} pictures the batch's {int(is_image.sum())} "
-                "<image> tokens show."
+                f"<image> tokens show ({each} a picture)."
             )
-        number = is_image.flatten().cumsum(0).view_as(input_ids) - 1
+        number = (is_image.flatten().cumsum(0).view_as(input_ids) - 1) // each
         index = number.new_full((len(input_ids), int(is_image.sum(-1).max())), -1)
         for row, numbers, image in zip(index, number, is_image, strict=True):
             row[: int(image.sum())] = numbers[image]
@@ -387,7 +409,7 @@ class UniMPForConditionalGeneration(
         model.generation_config = GenerationConfig(
             **{name: getattr(text.generation_config, name) for name in special_tokens}
         )
-        probe = torch.tensor([[config.image_token_id]])
+        probe = torch.tensor([[config.image_token_id] * config.tokens_per_image])
         with torch.no_grad():
             model.eval()(input_ids=probe, pixel_values=pixel_values.to(probe.device))  # refuses what ignores pictures
         return model
@@ -405,8 +427,8 @@ class UniMPForConditionalGeneration(
         Choose what trains, by name; the vision encoder never does (the items' pictures are stored as it saw them).
 
         Args:
-            policy (`"all"` or `"new"`): everything else, or only what UniMP adds to its backbones: resampler,
-                cross-attention, item rows, markers and behaviours.
+            policy (`"all"` or `"new"`): everything else, or only what UniMP adds to its backbones: resampler and
+                cross-attention or visual prompt, item rows, markers and behaviours.
 
         Returns:
             `list[str]`: names of the parameters that train.
@@ -454,8 +476,9 @@ class UniMPForConditionalGeneration(
             image_features (`torch.Tensor` of shape `(pictures, positions, vision_hidden_size)`, *optional*):
                 Their `get_image_features`, instead.
             image_latents (`torch.Tensor` of shape `(pictures, num_latents, hidden_size)`, *optional*):
-                What the resampler makes of those, instead. Where pictures are given in several of these ways, latents
-                are counted first, then features, then pixels; a new item's picture cannot be given as latents.
+                What the resampler makes of those, instead; with `visual_prompt_tokens` so many tokens. Where pictures
+                are given in several of these ways, latents are counted first, then features, then pixels; a new item's
+                picture cannot be given as latents.
             image_index (`torch.LongTensor` of shape `(batch, images)`, *optional*):
                 Which picture a sample's n-th `<image>` is, -1 for padding. In order of appearance by default.
             behavior_ids (`torch.LongTensor` of shape `(batch, tokens, behaviours)`, *optional*):

@@ -15,13 +15,15 @@ class UniMPPrefill:
 
     Attributes:
         item_rows: input and output rows of all item codes, see `compute_item_rows`.
-        key_values: per cross-attention block, keys and values of the batch's distinct pictures; `None` without any.
+        picture_states: of the batch's distinct pictures, per cross-attention block keys and values; with
+            `visual_prompt_tokens` instead their tokens, `[pictures, visual_prompt_tokens, row_size]`, in a tuple of
+            their own; `None` without any.
         image_index: `[batch, images]`, which picture a sample's n-th `<image>` is.
         image_count: `[batch]`, `<image>` tokens read so far.
     """
 
     item_rows: tuple[torch.Tensor, torch.Tensor]
-    key_values: list[tuple[torch.Tensor, torch.Tensor]] | None
+    picture_states: list[tuple[torch.Tensor, ...]] | None
     image_index: torch.Tensor | None
     image_count: torch.Tensor
 

@@ -11,8 +11,8 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from .outputs_unimp import UniMPPrefill, UniMPPromptState
 
-# Of one picture, per cross-attention block, keys and values `[1, heads, latents, head_dim]`.
-Picture = list[tuple[torch.Tensor, torch.Tensor]]
+# Of one picture, its part of `UniMPPrefill.picture_states`.
+Picture = list[tuple[torch.Tensor, ...]]
 
 
 class GrowingLayer(DynamicLayer):
@@ -161,13 +161,13 @@ class UniMPSession:
         """The pictures given, latents first; `None` for each where the model has nothing to look at them with."""
         model = self._model.model
         number = sum(len(pictures) for pictures in (image_latents, image_features) if pictures is not None)
-        if model.resampler is None or not number:
+        if model.picture_reader is None or not number:
             return [None] * number
         # The index plays no part: which of them a token shows is settled later.
         prefill = model._read_pictures(
             input_ids, image_features, input_ids[:, :1], self._item_rows, image_latents=image_latents
         )
-        blocks = [list(zip(keys.split(1), values.split(1), strict=True)) for keys, values in prefill.key_values]
+        blocks = [zip(*(states.split(1) for states in block), strict=True) for block in prefill.picture_states]
         return [list(picture) for picture in zip(*blocks, strict=True)]
 
     def _new_images(
@@ -199,7 +199,11 @@ class UniMPSession:
 
     def _prefill(self, images: list[_Image], kept: int) -> UniMPPrefill:
         """What the tokens after the first `kept` images need of what was read: no picture that none of them sees."""
-        first = 0 if self._model.config.visual_scope == "all" else max(kept - 1, 0)
+        config = self._model.config
+        if config.visual_prompt_tokens:
+            first = kept - kept % config.visual_prompt_tokens  # a picture of which some tokens are still to be read
+        else:
+            first = 0 if config.visual_scope == "all" else max(kept - 1, 0)
         device, images = self._model.device, images[first:]
         image_count = torch.tensor([kept - first], device=device)
         shown = [image.picture for image in images if image.picture is not None]
@@ -208,8 +212,8 @@ class UniMPSession:
         number = count()
         index = [-1 if image.picture is None else next(number) for image in images]
         blocks = (zip(*block, strict=True) for block in zip(*shown, strict=True))
-        key_values = [tuple(torch.cat(states) for states in block) for block in blocks]
-        return UniMPPrefill(self._item_rows, key_values, torch.tensor([index], device=device), image_count)
+        states = [tuple(map(torch.cat, block)) for block in blocks]
+        return UniMPPrefill(self._item_rows, states, torch.tensor([index], device=device), image_count)
 
 
 class SessionMixin:

@@ -33,7 +33,7 @@ NO_BEHAVIOR = (0, 0, 0, 0)
 
 @dataclass
 class Tokens:
-    """A stretch of the prompt: token ids, and beside each its role and behaviours; and the pictures it shows."""
+    """A stretch of the prompt: token ids, beside each its role and behaviours; what each `<image>` token shows."""
 
     ids: list[int] = field(default_factory=list)
     roles: list[int] = field(default_factory=list)
@@ -136,6 +136,7 @@ class ChunkFormat:
             depends on when. At most 31; seconds since 1970.
         max_words (`int`): words kept of a text field.
         item_text_length (`int`): tokens kept of an item's text.
+        tokens_per_image (`int`): `<image>` tokens that show a picture.
     """
 
     def __init__(
@@ -148,6 +149,7 @@ class ChunkFormat:
         periods: Sequence[float],
         max_words: int,
         item_text_length: int,
+        tokens_per_image: int,
     ) -> None:
         if order not in ("code_first", "code_last"):
             raise ValueError(f"`order` must be 'code_first' or 'code_last', got {order!r}.")
@@ -160,6 +162,7 @@ class ChunkFormat:
         self.periods = list(periods)
         self.max_words = max_words
         self.item_text_length = item_text_length
+        self.tokens_per_image = tokens_per_image
 
     def text(self, text: str) -> list[int]:
         """Token ids of a text; what looks like a special token in it is text like any other."""
@@ -195,7 +198,9 @@ class ChunkFormat:
             return code.extend(self._answer(event, task, labelled=labelled, ask=ask)) if task.shows else code
         content = Tokens()
         if event.image is not None:
-            content.add(self.marker(IMAGE)).images.append(event.image)
+            # VIP5 shows a picture after the text; before it, a decoder reads the text with the picture in mind.
+            content.add(self.marker(IMAGE) * self.tokens_per_image)
+            content.images += [event.image] * self.tokens_per_image
         content.add(event.text_ids)
         if task.shows:
             content.extend(self._answer(event, task, labelled=labelled, ask=ask))

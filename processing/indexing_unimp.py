@@ -84,6 +84,7 @@ class IndexingMixin(PicturesMixin):
             self._index(model, codes, positions, features, embeddings, None if num_items else fit_codes)
         model.config.catalog_fingerprint = self.catalog.fingerprint
         self.code_sizes = None if sizes is None else list(sizes)
+        self.tokens_per_image = model.config.tokens_per_image
         self.catalog.most_items = most_items(sizes)
         self.catalog.set_codes(None if sizes is None else model.model.item_codes.codes.cpu().numpy())
 

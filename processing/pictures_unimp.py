@@ -56,12 +56,12 @@ class PicturesMixin:
             batch_size (`int`): pictures encoded at once.
 
         Returns:
-            [`PictureStore`]; or [`NoPictures`], without opening any, for a model that has no cross-attention.
+            [`PictureStore`]; or [`NoPictures`], without opening any, for a model that looks at none.
 
         Raises:
             `ValueError`: the file was made with other weights or settings, or is damaged.
         """
-        if not model.config.cross_attention_every:
+        if not model.config.reads_pictures:
             return NoPictures()
         kind = "latents" if latents else "features"
         mark = self.picture_fingerprint(model, kind)
@@ -86,11 +86,11 @@ class PicturesMixin:
         The latents that were saved with the processor, to be given as `catalog_features`; `None` without any, and for
         a model in another precision than theirs. Raises `ValueError` where `model` has other weights.
         """
-        if not model.config.cross_attention_every:
+        if not model.config.reads_pictures:
             return NoPictures()
         if self.picture_file is None:
             return None
-        dtype = model.model.resampler.latents.dtype
+        dtype = model.model.picture_reader.input_projection.weight.dtype
         store = PictureStore.open(self.picture_file)
         if store.values.dtype != dtype:
             logger.warning(f"{self.picture_file} is of {store.values.dtype}, and `model` of {dtype}: it is not used.")
@@ -103,7 +103,7 @@ class PicturesMixin:
         config, modules = model.config, [model.model.vision_encoder]
         settings = [_settings(self.image_processor), _settings(config.vision_config), config.feature_grid]
         if kind == "latents":
-            modules.append(model.model.resampler)
+            modules.append(model.model.picture_reader)
             settings += [config.resampler_heads, config.resampler_head_dim]
         return weights_fingerprint(modules, settings)
 
@@ -170,10 +170,11 @@ class PicturesMixin:
             return
         beside = None if path is None else path.with_name(PICTURE_FILES["features"])
         features = None if beside is None else _open_fitting(beside, self.picture_fingerprint(model, "features"), True)
-        resampler = model.model.resampler
+        reader = model.model.picture_reader
+        weight = reader.input_projection.weight
         for batch, states in self._features(model, rest, features, batch_size):
             with torch.no_grad():
-                yield batch, resampler(states.to(resampler.latents)).cpu()
+                yield batch, reader(states.to(weight)).cpu()
 
     def _features(
         self, model: PreTrainedModel, positions: Sequence[int], store: PictureStore | None, batch_size: int

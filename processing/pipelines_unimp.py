@@ -72,6 +72,11 @@ class UniMPPipeline(Pipeline):
                 f"`model` knows items by {config.item_text_length} tokens of their text (`item_text_length`), but the "
                 f"`processor` writes {processor.item_text_length}: load both from the same folder."
             )
+        if config.tokens_per_image != processor.tokens_per_image:
+            raise ValueError(
+                f"`model` shows a picture as {config.tokens_per_image} tokens (`visual_prompt_tokens`), but the "
+                f"`processor` writes {processor.tokens_per_image}: load both from the same folder."
+            )
         check_prompt_length(processor.max_length, config.text_config)
         self._checked = processor.catalog.table
 

@@ -77,6 +77,8 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
             `rating_range`, or its two ends where there is none.
         code_sizes (`Sequence[int]`, *optional*): of the model's semantic codes, see [`UniMPConfig`]; set by
             [`~UniMPProcessor.index_catalog`]. `None`: a token an item.
+        tokens_per_image (`int`, defaults to 1): `<image>` tokens that show a picture, see `visual_prompt_tokens` of
+            [`UniMPConfig`]; set by [`~UniMPProcessor.index_catalog`].
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
         item_text_length: int = 64,
         code_sizes: Sequence[int] | None = None,
         history_window: int | None = None,
+        tokens_per_image: int = 1,
     ) -> None:
         super().__init__(image_processor, tokenizer)
         if tokenizer.eos_token_id is None:
@@ -115,12 +118,14 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
         self.max_words = max_words
         self.item_text_length = item_text_length
         self.code_sizes = None if code_sizes is None else list(code_sizes)
+        self.tokens_per_image = tokens_per_image
         self.catalog = None
         self._check_settings()
 
     def _check_settings(self) -> None:
         """Refuse settings that cannot work, here and not at the first request."""
-        least = {"max_length": 1, "max_words": 1, "item_text_length": 1, "full_chunks": 0, "history_window": 0}
+        least = {"max_length": 1, "max_words": 1, "item_text_length": 1, "tokens_per_image": 1}
+        least |= {"full_chunks": 0, "history_window": 0}
         for name, minimum in least.items():
             value, may_be_none = getattr(self, name), name in ("full_chunks", "history_window")
             if not (isinstance(value, int) and value >= minimum) and not (may_be_none and value is None):
@@ -164,6 +169,7 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
             self.periods,
             self.max_words,
             self.item_text_length,
+            self.tokens_per_image,
         )
 
     # Saving and loading

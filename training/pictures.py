@@ -25,7 +25,7 @@ def training_pictures(
             training itself needs.
     """
     tasks = [task for task, rate in training.task_rates.items() if rate]
-    if model.config.cross_attention_every and not (training.cache_pictures and processor.shows_pictures(tasks)):
+    if model.config.reads_pictures and not (training.cache_pictures and processor.shows_pictures(tasks)):
         if latents:  # those of an earlier run here are not this model's
             Path(training.output_dir, PICTURE_FILES["latents"]).unlink(missing_ok=True)
         return None

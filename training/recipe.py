@@ -83,7 +83,13 @@ class ModelArguments:
     cross_attention_every: int = field(
         default=1, metadata={"help": "Cross-attention before every n-th layer; 0 for none."}
     )
-    num_latents: int = field(default=4, metadata={"help": "Latents a picture becomes."})
+    visual_prompt_tokens: int = field(
+        default=0,
+        metadata={
+            "help": "Show each picture as this many tokens of the sequence instead, with `cross_attention_every` 0."
+        },
+    )
+    num_latents: int = field(default=4, metadata={"help": "Latents a picture becomes for cross-attention."})
     visual_scope: str = field(default="last", metadata={"help": "`last` picture before a token, or `all` of them."})
     order: str = field(default="code_first", metadata={"help": "`code_first`, or the paper's `code_last`."})
     full_chunks: int | None = field(
@@ -330,6 +336,7 @@ def _new_part(store: Store, arguments: ModelArguments) -> dict[str, Any]:
         "item_dropout": arguments.item_dropout,
         "feature_similarity": arguments.feature_similarity,
         "cross_attention_every": arguments.cross_attention_every,
+        "visual_prompt_tokens": arguments.visual_prompt_tokens,
         "num_latents": arguments.num_latents,
         "visual_scope": arguments.visual_scope,
     }

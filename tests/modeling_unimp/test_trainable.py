@@ -134,11 +134,11 @@ def _gradients(model, batch):
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-def _two_processes(rank: int, folder: str) -> None:
+def _two_processes(rank: int, folder: str, config: dict[str, int]) -> None:
     """Process 0 sees pictures, process 1 does not: both must run the same modules, or they wait for each other."""
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    model = tiny_model(tie_item_embeddings=False).train()
+    model = tiny_model(tie_item_embeddings=False, **config).train()
     model.set_trainable("all")
     batch = _batch(seed=rank)
     if rank == 1:
@@ -153,7 +153,7 @@ def _two_processes(rank: int, folder: str) -> None:
 
 def _sharded(model, batch, expected) -> None:
     """The same with FSDP. The frozen vision encoder, which process 1 does not run, is no unit of its own."""
-    for module in (*model.model.language_model.layers, *model.model.cross_attention, model.model.resampler):
+    for module in (*model.model.language_model.layers, *model.model.cross_attention, model.model.picture_reader):
         fully_shard(module)
     fully_shard(model)
     for _ in range(2):
@@ -163,10 +163,21 @@ def _sharded(model, batch, expected) -> None:
     assert gradients.keys() == expected.keys()
 
 
-def test_two_processes_one_without_pictures(tmp_path):
-    mp.spawn(_two_processes, (str(tmp_path),), nprocs=2)
+@pytest.mark.parametrize("config", [{}, {"cross_attention_every": 0}])
+def test_what_is_never_split_is_in_the_model(config, decoder):
+    """accelerate shards no model that lacks a class it is told of."""
+    model = tiny_model(decoder, **config)
+    own = {"UniMPGatedCrossAttention", "UniMPPerceiverResampler"}
+    classes = {type(module).__name__ for module in model.modules()}
+    assert model._no_split_modules <= classes
+    assert own & model._no_split_modules == (set() if config else own)
+
+
+@pytest.mark.parametrize("config", [{}, {"cross_attention_every": 0, "visual_prompt_tokens": 1}])
+def test_two_processes_one_without_pictures(tmp_path, config):
+    mp.spawn(_two_processes, (str(tmp_path), config), nprocs=2)
     first, second = (torch.load(tmp_path / f"gradients{rank}.pt") for rank in range(2))
-    model = tiny_model(tie_item_embeddings=False).train()
+    model = tiny_model(tie_item_embeddings=False, **config).train()
     model.set_trainable("all")
     batches = _batch(seed=0), _batch(seed=1)
     without = {key: value for key, value in batches[1].items() if key not in ("pixel_values", "image_index")}

@@ -70,7 +70,7 @@ def make_processor(catalog=None, **settings):
     return processor
 
 
-def make_model(processor):
+def make_model(processor, **settings):
     """Random weights that show: pictures, behaviours and biases count."""
     torch.manual_seed(0)
     vision = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]}
@@ -95,6 +95,7 @@ def make_model(processor):
         num_behaviors=processor.num_behaviors,
         num_latents=2,
         initializer_range=0.2,
+        **settings,
     )
     model = UniMPForConditionalGeneration(config).eval()
     for block in model.model.cross_attention:

@@ -25,6 +25,8 @@ TINY = {
     "dropout": 0.0,
     "item_dropout": 0.0,
 }
+# How a model looks at pictures.
+WAYS = {"cross-attention": {}, "visual prompt": {"cross_attention_every": 0, "visual_prompt_tokens": 2}}
 # A few steps that can be compared with each other.
 TINY_RUN = {
     "num_passes": 1,

@@ -42,4 +42,5 @@ runs.UniMPTrainer = ShardedTrainer
 torch.set_num_threads(1)
 store = make_store(*build_demo_store(num_items=40, num_users=30))
 args = UniMPTrainingConfig(**(TINY_RUN | {"output_dir": sys.argv[1]} | json.loads(sys.argv[2])))
-runs.run(store, make_split(store, "cold_items"), ModelArguments(**TINY), args)
+arguments = ModelArguments(**TINY | json.loads(sys.argv[3]))
+runs.run(store, make_split(store, "cold_items"), arguments, args)

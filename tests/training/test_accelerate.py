@@ -17,7 +17,7 @@ from unimp.training.recipe import ModelArguments, load
 from unimp.training.run import run
 from unimp.training.trainer import UniMPTrainingConfig
 
-from .conftest import TINY, TINY_RUN
+from .conftest import TINY, TINY_RUN, WAYS
 
 FOLDER = Path(unimp.training.__file__).with_name("accelerate")
 SGD = {"optim": "sgd", "learning_rate": 0.1, "max_steps": 2, "max_grad_norm": 0.0, "task_rates": {"recommend": 1.0}}
@@ -37,16 +37,18 @@ def test_configurations_are_taken(name, fields):
         assert defaults.fsdp_config["fsdp_auto_wrap_policy"] == "TRANSFORMER_BASED_WRAP"
 
 
-def test_a_sharded_run_leaves_what_a_plain_one_does(store, tmp_path):
+@pytest.mark.parametrize("way", WAYS)
+def test_a_sharded_run_leaves_what_a_plain_one_does(store, tmp_path, way):
     plain = UniMPTrainingConfig(
         **(TINY_RUN | SGD | {"output_dir": str(tmp_path / "plain"), "per_device_train_batch_size": 8})
     )
-    run(store, make_split(store, "cold_items"), ModelArguments(**TINY), plain)
+    run(store, make_split(store, "cold_items"), ModelArguments(**TINY | WAYS[way]), plain)
     script = str(Path(__file__).with_name("sharded_run.py"))
     launch = ["-m", "accelerate.commands.launch", "--config_file", str(FOLDER / "fsdp2.yaml"), "--num_processes", "2"]
     settings = json.dumps({"per_device_train_batch_size": 4, "save_strategy": "steps", "save_steps": 2, **SGD})
+    settings = [settings, json.dumps(WAYS[way])]
     done = subprocess.run(
-        [sys.executable, *launch, "--main_process_port", "0", script, str(tmp_path / "parts"), settings],
+        [sys.executable, *launch, "--main_process_port", "0", script, str(tmp_path / "parts"), *settings],
         env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,

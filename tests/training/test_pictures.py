@@ -16,7 +16,7 @@ from unimp.training.recipe import ModelArguments, load
 from unimp.training.run import run
 from unimp.training.trainer import UniMPTrainingConfig
 
-from .conftest import TINY, TINY_RUN
+from .conftest import TINY, TINY_RUN, WAYS
 
 FEATURES, LATENTS = PICTURE_FILES["features"], PICTURE_FILES["latents"]
 
@@ -43,10 +43,12 @@ def num_pictures(store):
     return len({catalog.image_key(code) for code in range(len(catalog)) if catalog.has_image(code)})
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("split", ["leave_one_out", "cold_items"])
-def test_a_run_encodes_each_picture_once(store, tmp_path, encoded, split):
+def test_a_run_encodes_each_picture_once(store, tmp_path, encoded, split, way):
     """For the content of the codes, for training, for items that join afterwards, and for the evaluation."""
-    result = run(store, make_split(store, split), ModelArguments(**TINY), config_of(tmp_path, max_steps=2))
+    arguments = ModelArguments(**TINY | WAYS[way])
+    result = run(store, make_split(store, split), arguments, config_of(tmp_path, max_steps=2))
     assert sum(encoded) == num_pictures(store) > 0
     store_of_latents = result.processor.open_pictures(result.model.eval())
     assert len(store_of_latents) == num_pictures(store)
@@ -97,10 +99,11 @@ def test_no_features_are_kept_for_a_model_that_never_looks(store, tmp_path, enco
     assert not (tmp_path / FEATURES).exists()
 
 
-def test_training_from_the_file_is_training_from_pictures(make_trainer, build_model, encoded, tmp_path):
+@pytest.mark.parametrize("way", WAYS)
+def test_training_from_the_file_is_training_from_pictures(make_trainer, build_model, encoded, tmp_path, way):
     losses = []
     for fields in ({}, {"cache_pictures": False}):
-        trainer = make_trainer(build_model(), **fields, output_dir=str(tmp_path / f"out {len(losses)}"))
+        trainer = make_trainer(build_model(**WAYS[way]), **fields, output_dir=str(tmp_path / f"out {len(losses)}"))
         before = sum(encoded)
         trainer.train()
         assert (sum(encoded) > before) == (not trainer.args.cache_pictures)
