@@ -1,6 +1,6 @@
 """
 Are pictures used? The quickstart's model on the demo store, which may see them through the items' codes, through gated
-cross-attention, through both or not at all; and what needs no model.
+cross-attention, as two tokens each (VIP5's visual prompt), in two of these ways or not at all; and what needs no model.
 
     python benchmarks/demo_store.py --seeds 0 1 2 --tasks recommend select
     python benchmarks/demo_store.py --seeds 0 1 2
@@ -16,6 +16,7 @@ import argparse
 import json
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +35,17 @@ from unimp.training.trainer import UniMPTrainer
 logger = logging.getLogger(__name__)
 
 RESULTS = Path(__file__).parent / "results"
-# Whether the items' codes know the pictures, and whether cross-attention looks at them.
+CROSS_ATTENTION: dict[str, int] = {}  # as in the quickstart
+VISUAL_PROMPT = {"cross_attention_every": 0, "visual_prompt_tokens": 2}
+NOT_READ = {"cross_attention_every": 0}
+# Whether the items' codes know the pictures, and how the prompt's are looked at.
 SYSTEMS = {
-    "codes and cross-attention": (True, True),
-    "codes alone": (True, False),
-    "cross-attention alone": (False, True),
-    "no pictures": (False, False),
+    "codes and cross-attention": (True, CROSS_ATTENTION),
+    "codes and visual prompt": (True, VISUAL_PROMPT),
+    "codes alone": (True, NOT_READ),
+    "cross-attention alone": (False, CROSS_ATTENTION),
+    "visual prompt alone": (False, VISUAL_PROMPT),
+    "no pictures": (False, NOT_READ),
 }
 FIRST = next(iter(SYSTEMS))
 
@@ -51,17 +57,14 @@ def train_and_measure(
     seed: int, system: str, tasks: list[str] | None, folder: Path
 ) -> tuple[dict[str, Values], float]:
     """Figures of each held-out person by system (popularity and chance beside the model), and seconds of training."""
-    in_codes, in_attention = SYSTEMS[system]
+    in_codes, way = SYSTEMS[system]
     items, interactions = build_demo_store(seed=seed)
-    if not in_codes and not in_attention:
+    if system == "no pictures":
         items = items.remove_columns(Columns.IMAGE)
     store = make_store(items, interactions)
     split = user_holdout(store.interactions, seed=seed)
     set_seed(seed)
-    arguments = model_arguments()
-    if not in_attention:
-        arguments.cross_attention_every = 0
-    model, processor = build(store, arguments, split.train)
+    model, processor = build(store, replace(model_arguments(), **way), split.train)
     if not in_codes:
         model.model.item_content.image_embeddings.zero_()
     config = training_config(folder / "training", seed)
