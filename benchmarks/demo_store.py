@@ -1,6 +1,6 @@
 """
-Are pictures used? The quickstart's model on the demo store, which may see them through the items' codes, through gated
-cross-attention, as two tokens each (VIP5's visual prompt), in two of these ways or not at all; and what needs no model.
+Are pictures used? The quickstart's model on the demo store, which may see them through the items' codes and, beside
+that or alone, through gated cross-attention or as two tokens each (VIP5's visual prompt); and what needs no model.
 
     python benchmarks/demo_store.py --seeds 0 1 2 --tasks recommend select
     python benchmarks/demo_store.py --seeds 0 1 2

@@ -57,8 +57,8 @@ def random_codes(num_items: int, code_sizes: Sequence[int], seed: int = 0) -> to
     return torch.cat([codes[order], number[:, None]], dim=1)[torch.randperm(num_items, generator=generator)]
 
 
-def make_model(size: Size, num_items: int, *, semantic: bool) -> UniMPForConditionalGeneration:
-    """A random model with open gates over `num_items` items of semantic or atomic codes."""
+def make_model(size: Size, num_items: int, *, semantic: bool, **settings: int) -> UniMPForConditionalGeneration:
+    """A random model with open gates over `num_items` items of semantic or atomic codes, with further `settings`."""
     torch.manual_seed(0)
     heads = {"num_attention_heads": size.hidden_size // 64, "num_key_value_heads": size.hidden_size // 64}
     config = UniMPConfig(
@@ -90,6 +90,7 @@ def make_model(size: Size, num_items: int, *, semantic: bool) -> UniMPForConditi
         resampler_head_dim=64,
         cross_attention_heads=size.hidden_size // 64,
         cross_attention_head_dim=64,
+        **settings,
     )
     model = UniMPForConditionalGeneration(config).eval()
     for block in model.model.cross_attention:
@@ -126,10 +127,11 @@ def make_prompt(
     codes = code_tokens(model, items)
     words = size.tokens // size.pictures - codes.shape[-1] - 2
     text = torch.randint(3, size.text_vocab_size, (batch, pictures, words), generator=generator)
-    marker = torch.ones(batch, pictures, 1, dtype=torch.long)
-    parts = [codes, marker * model.config.image_token_id, text, marker * model.config.marker_id("<|endofchunk|>")]
-    input_ids = torch.cat(parts, dim=-1).flatten(1).to(model.device)
+    image = codes.new_full((batch, pictures, model.config.tokens_per_image), model.config.image_token_id)
+    end = codes.new_full((batch, pictures, 1), model.config.marker_id("<|endofchunk|>"))
+    input_ids = torch.cat([codes, image, text, end], dim=-1).flatten(1).to(model.device)
     index = torch.arange(batch * pictures, device=model.device).view(batch, pictures)
+    index = index.repeat_interleave(model.config.tokens_per_image, dim=-1)
     return {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids), "image_index": index}
 
 
@@ -145,7 +147,7 @@ def picture_inputs(
     return {
         "pixel_values": pixels,
         "image_features": features,
-        "image_latents": model.model.resampler(features.to(model.dtype)),
+        "image_latents": model.model.picture_reader(features.to(model.dtype)),
     }
 
 

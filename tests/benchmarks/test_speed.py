@@ -4,6 +4,7 @@ from argparse import Namespace
 
 import pytest
 import speed_catalog
+import speed_pictures
 import speed_recommend
 import speed_session
 import torch
@@ -109,3 +110,19 @@ def test_what_the_scripts_print(capsys):
     assert "batch 3: " in printed
     assert "| 60 items, 30 excluded |" in printed
     assert "| 8 clicks, the last five in full: all read anew |" in printed
+
+
+@pytest.mark.parametrize("way", speed_pictures.WAYS)
+def test_every_way_to_show_pictures_trains_what_it_names(way):
+    config, adapters = speed_pictures.WAYS[way]
+    step, model = speed_pictures.make_step(MINIATURE, 2, config, adapters)
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    losses = [step() for _ in range(3)]
+    assert losses[0] > losses[-1]
+    moved = {name for name, weight in model.named_parameters() if not torch.equal(weight, before[name])}
+    assert not any("vision_encoder" in name for name in moved)
+    in_decoder = {name for name in moved if "language_model" in name}
+    assert in_decoder
+    assert all("lora_" in name for name in in_decoder) == adapters
+    part = "visual_prompt" if "tokens" in way else "cross_attention"
+    assert any(part in name for name in moved) == (way != "no pictures")
