@@ -19,6 +19,8 @@ from unimp.training.loss import token_weighted_loss
 from unimp.training.recipe import load
 from unimp.training.trainer import UniMPTrainer, UniMPTrainingConfig, new_module_names
 
+from .conftest import WAYS
+
 SHARED_RUN = Path(__file__).with_name("distributed_run.py")
 
 
@@ -350,7 +352,9 @@ def test_every_new_module_is_named(built):
         assert covered == parameter.requires_grad, name
 
 
-def test_adapters_and_new_modules_train_and_come_back(make_trainer, build_model, built, tmp_path):
+@pytest.mark.parametrize("way", WAYS)
+def test_adapters_and_new_modules_train_and_come_back(make_trainer, build_model, tmp_path, way):
+    built = build_model(**WAYS[way])
     open_gates(built[0])
     config, before = lora(), weights(built[0])
     trainer = make_trainer(built, peft_config=config, max_steps=6)
@@ -359,7 +363,7 @@ def test_adapters_and_new_modules_train_and_come_back(make_trainer, build_model,
     after = {name.removeprefix("base_model.model."): p for name, p in trainer.model.named_parameters()}
     for name, old in before.items():
         place = next(f"{prefix}" for prefix in (name, *_saved_names(name)) if prefix in after)
-        trained = part(name) in PARTS
+        trained = part(name) in PARTS | {"visual_prompt"}
         if trained and not name.endswith("bias"):
             assert not torch.equal(after[place], old), name
         elif not trained:
@@ -373,7 +377,7 @@ def test_adapters_and_new_modules_train_and_come_back(make_trainer, build_model,
     assert (folder / "adapter_model.safetensors").is_file()
     assert not list(folder.glob("adapter*.bin"))
     assert AutoProcessor.from_pretrained(folder, trust_remote_code=True).catalog.item_ids
-    base = build_model()[0]
+    base = build_model(**WAYS[way])[0]
     open_gates(base)
     loaded = PeftModel.from_pretrained(base, folder).eval()
     batch = prepared(trainer, 4)
@@ -382,7 +386,9 @@ def test_adapters_and_new_modules_train_and_come_back(make_trainer, build_model,
         torch.testing.assert_close(loaded(**inputs).log_probs, trainer.model.eval()(**inputs).log_probs)
 
 
-def test_merged_adapters_make_a_folder_that_a_pipeline_opens(make_trainer, built, tmp_path):
+@pytest.mark.parametrize("way", WAYS)
+def test_merged_adapters_make_a_folder_that_a_pipeline_opens(make_trainer, build_model, tmp_path, way):
+    built = build_model(**WAYS[way])
     open_gates(built[0])
     trainer = make_trainer(built, peft_config=lora(), max_steps=3)
     trainer.train()
