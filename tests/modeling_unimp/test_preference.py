@@ -25,9 +25,13 @@ def expected(preference, hidden_states):
     return preference.soft_projection(preference.soft_norm(hidden_states)) + kind
 
 
-@pytest.mark.parametrize("scope", ["last", "all"])
-def test_soft_tokens_are_read_as_words_at_the_end_of_the_prompt_would_be(decoder, scope):
-    model = tiny_model(decoder, visual_scope=scope)
+@pytest.mark.parametrize(
+    "way",
+    [{"visual_scope": "last"}, {"visual_scope": "all"}, {"cross_attention_every": 0, "visual_prompt_tokens": 1}],
+    ids=["last", "all", "visual prompt"],
+)
+def test_soft_tokens_are_read_as_words_at_the_end_of_the_prompt_would_be(decoder, way):
+    model = tiny_model(decoder, **way)
     preference = make(model)
     as_words(preference, model)
     inputs = prompt()
