@@ -16,10 +16,13 @@ from typing import Any
 
 import datasets
 import numpy as np
+from huggingface_hub import DatasetCardData
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from .columns_unimp import Columns
 
+# Drawn by this package, pictures and people alike.
+DATA_CARD = DatasetCardData(pretty_name="UniMP's demo store", license="apache-2.0")
 STORE_NAME = "Loom & Lane"
 PICTURE_SIZE = 64  # pixels, width and height
 OVERSAMPLING = 4  # pictures are drawn this much larger and shrunk, which smooths every edge

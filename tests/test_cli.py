@@ -20,8 +20,11 @@ from transformers import pipeline
 
 from unimp import UniMPConfig, UniMPProcessor
 from unimp.cli import INTERRUPTED, main, parse
+from unimp.processing import demo_store
+from unimp.processing.dataset_card import stated_license
 from unimp.processing.demo_store import build_demo_store
-from unimp.processing.store import read_store, write_store
+from unimp.processing.loaders.card import num_present
+from unimp.processing.store import make_store, read_store, write_store
 from unimp.report import print_recommendations, say
 from unimp.training.recipe import ModelArguments
 from unimp.training.trainer import UniMPTrainingConfig
@@ -429,3 +432,20 @@ def test_a_picture_of_any_kind_is_read(write_folder, tmp_path, config):
     Image.new("L", (5, 9)).save(buffer, format="JPEG")
     picture.write_bytes(buffer.getvalue())
     assert main(["train", "--dataset", str(folder), "--output_dir", str(tmp_path / "out"), "--config", config]) == 0
+
+
+def test_the_demo_store_as_a_folder(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(demo_store, "build_demo_store", partial(build_demo_store, num_items=40, num_users=20))
+    with caplog.at_level("INFO"):
+        assert main(["data", "prepare", "demo", "--output_dir", str(tmp_path), "--seed", "3"]) == 0
+    assert "20 people, 40 items" in caplog.text
+    store, expected = read_store(tmp_path), make_store(*build_demo_store(num_items=40, num_users=20, seed=3))
+    assert store.interactions[:] == expected.interactions[:]
+    assert (
+        store.items.with_format("arrow")[:]
+        .drop_columns("image")
+        .equals(expected.items.with_format("arrow")[:].drop_columns("image"))
+    )
+    assert num_present(store.items, "image") == num_present(expected.items, "image") > 0
+    assert stated_license(store.card) == "apache-2.0"
+    assert main(["data", "prepare", "demo", "--output_dir", str(tmp_path), "--raw", "x"]) == 1

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .processing.loaders import Loader
+    from .processing.store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -19,8 +20,23 @@ USAGE = """usage: unimp data prepare NAME --raw FOLDER --output_dir FOLDER [--op
   hm               H&M Personalized Fashion Recommendations (Kaggle)
   netflix          the release of LLMRec
   sequences        user_sequence.txt and items.jsonl, without times
+  demo             the store of `unimp quickstart`, drawn from a seed: without --raw
 
 `unimp data prepare NAME --help` lists the options."""
+
+
+DEMO = "demo"
+
+
+@dataclass(kw_only=True)
+class DemoArguments:
+    """Options of `unimp data prepare demo`."""
+
+    output_dir: str = field(metadata={"help": "Where items.parquet, interactions.parquet and README.md go."})
+    seed: int = field(default=0, metadata={"help": "Of all that is drawn."})
+
+    def __post_init__(self) -> None:
+        _check_seed(self.seed)
 
 
 @dataclass(kw_only=True)
@@ -46,8 +62,12 @@ class PrepareArguments:
     def __post_init__(self) -> None:
         if self.min_events < 0:
             raise ValueError(f"`min_events` must be 0 or more, got {self.min_events}.")
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"`seed` must be from 0 to 2^63 - 1, got {self.seed}.")
+        _check_seed(self.seed)
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"`seed` must be from 0 to 2^63 - 1, got {seed}.")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -69,10 +89,30 @@ def main(arguments: Sequence[str]) -> int:
     name, *options = arguments[1:]
     if name in ("-h", "--help"):
         parse([name], PrepareArguments)  # lists the options and exits
-    if name not in LOADERS:
-        raise ValueError(f"`unimp data prepare` must be followed by one of {', '.join(LOADERS)}, got {name!r}.")
-    _prepare(LOADERS[name], name, parse(options, PrepareArguments)[0])
+    if name == DEMO:
+        _draw_demo(parse(options, DemoArguments)[0])
+    elif name in LOADERS:
+        _prepare(LOADERS[name], name, parse(options, PrepareArguments)[0])
+    else:
+        names = ", ".join((*LOADERS, DEMO))
+        raise ValueError(f"`unimp data prepare` must be followed by one of {names}, got {name!r}.")
     return 0
+
+
+def _draw_demo(options: DemoArguments) -> None:
+    from .processing.dataset_card import CARD_FILE
+    from .processing.demo_store import DATA_CARD, build_demo_store
+    from .processing.loaders.card import dataset_card
+    from .processing.store import make_store, write_store
+
+    output = Path(options.output_dir)
+    _check_output(output)
+    store = make_store(*build_demo_store(seed=options.seed))
+    write_store(store.items, store.interactions, output)
+    card = dataset_card(store, DATA_CARD.pretty_name)
+    card.data.license = DATA_CARD.license
+    card.save(output / CARD_FILE)
+    _log_counts(store, output)
 
 
 def _prepare(loader: "Loader", name: str, options: PrepareArguments) -> None:
@@ -81,7 +121,9 @@ def _prepare(loader: "Loader", name: str, options: PrepareArguments) -> None:
 
     chosen = _chosen(loader, name, options)
     raw, output = Path(options.raw), Path(options.output_dir)
-    _check_output(raw, output)
+    if output.resolve() == raw.resolve():
+        raise ValueError(f"`output_dir` must be another folder than `raw`, got {output} for both.")
+    _check_output(output)
     if options.download:
         _download(loader, name, raw, chosen)
     tables = loader.read(raw, **chosen)
@@ -89,8 +131,12 @@ def _prepare(loader: "Loader", name: str, options: PrepareArguments) -> None:
     write_store(store.items, store.interactions, output)
     settings = {key: getattr(options, key) for key in ("min_events", "pictures_only", "seed")}
     write_dataset_card(store, output, tables.title, loader.source, settings)
-    people = len(store.interactions.unique("user_id"))
     logger.info("%s", store.report)
+    _log_counts(store, output)
+
+
+def _log_counts(store: "Store", output: Path) -> None:
+    people = len(store.interactions.unique("user_id"))
     logger.info("%s: %d people, %d items, %d events", output, people, len(store.items), len(store.interactions))
 
 
@@ -101,10 +147,8 @@ def check_folder(folder: Path) -> None:
         raise ValueError(f"`output_dir` must be a folder, but {there} is a file; name another.")
 
 
-def _check_output(raw: Path, output: Path) -> None:
+def _check_output(output: Path) -> None:
     check_folder(output)
-    if output.resolve() == raw.resolve():
-        raise ValueError(f"`output_dir` must be another folder than `raw`, got {output} for both.")
     names = [f"{table}.{suffix}" for table in ("items", "interactions") for suffix in ("jsonl", "csv")]
     if found := [name for name in names if (output / name).is_file()]:
         raise ValueError(

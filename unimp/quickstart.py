@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from huggingface_hub import DatasetCardData
 from transformers import PreTrainedModel, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from .processing import UniMPProcessor
-from .processing.demo_store import build_demo_store, draw_sheet
+from .processing.demo_store import DATA_CARD, build_demo_store, draw_sheet
 from .processing.pipelines_unimp import UniMPRecommendPipeline
 from .processing.splits import Split, make_split
 from .processing.store import make_store
@@ -18,9 +17,6 @@ from .training.evaluation import held_out_samples
 from .training.recipe import ModelArguments, load
 from .training.run import run
 from .training.trainer import NEW_LEARNING_RATE, UniMPTrainingConfig
-
-# Drawn by this package, pictures and people alike.
-DEMO_CARD = DatasetCardData(pretty_name="UniMP's demo store", license="apache-2.0")
 
 
 def model_arguments() -> ModelArguments:
@@ -55,7 +51,7 @@ def quickstart(
     items, interactions = build_demo_store(seed=seed)
     output_dir.mkdir(parents=True, exist_ok=True)
     draw_sheet(items, output_dir / "store.png")
-    store = replace(make_store(items, interactions), card=DEMO_CARD)
+    store = replace(make_store(items, interactions), card=DATA_CARD)
     split = make_split(store, "user_holdout")
     if imagine and resume and _is_trained(output_dir):
         return _imagine(*load(str(output_dir)), split, output_dir, seed)
@@ -70,7 +66,7 @@ def quickstart(
     print_recommendations(history, recommend({"history": person["history"]}, top_k=5))
     say(f"\nThe shop's items are drawn in {output_dir / 'store.png'}. To use the model anywhere:\n")
     say("    from transformers import pipeline")
-    say(f'    recommend = pipeline("unimp-recommend", model="{output_dir}", trust_remote_code=True)')
+    say(f'    recommend = pipeline("unimp-recommend", model="{output_dir.resolve()}", trust_remote_code=True)')
     examples = ", ".join(f'"{item["item_id"]}"' for item in history[:2])
     say(f'    recommend({{"history": [{examples}]}}, top_k=5)\n')
     return _imagine(result.model, result.processor, split, output_dir, seed) if imagine else 0
