@@ -109,7 +109,8 @@ class UniMPConfig(PreTrainedConfig):
         feed_forward_multiplier (`int`, defaults to 4):
             Width of the resampler's and the gated blocks' feed-forward layers, in hidden sizes.
         visual_scope (`"last"` or `"all"`, defaults to `"last"`):
-            Whether a token sees its most recent preceding picture (the paper's mask M) or all preceding pictures.
+            Whether cross-attention shows a token its most recent preceding picture (the paper's mask M) or all
+            preceding pictures.
         tie_word_embeddings (`bool`, *optional*):
             Whether the text head shares the text embeddings; as in `text_config` by default.
     """

@@ -25,7 +25,8 @@ class UniMPItemContent(UniMPPictureStatistics):
         super().__init__(config)
         text_ids = torch.full((config.num_items, config.item_text_length), -1, dtype=torch.int32)
         self.register_buffer("text_ids", text_ids)
-        self.register_buffer("image_embeddings", torch.zeros(config.num_items, config.vision_hidden_size))
+        images = torch.zeros(config.num_items, config.vision_hidden_size, dtype=torch.float32)
+        self.register_buffer("image_embeddings", images)
         self.register_buffer("features", torch.zeros(config.num_items, config.item_feature_size))
         self.register_buffer("feature_mean", torch.zeros(config.item_feature_size))
 

@@ -91,7 +91,8 @@ class UniMPPreTrainedModel(PreTrainedModel):
 
 class UniMPModel(UniMPPreTrainedModel):
     """
-    Vision encoder, perceiver resampler, gated cross-attention and decoder, without a head (UniMP, section "Network").
+    Vision encoder, perceiver resampler and gated cross-attention (UniMP, section "Network") or a visual prompt (VIP5),
+    and decoder, without a head.
 
     The decoder is an unmodified Hugging Face model. The vision encoder is frozen, as in the paper: it always runs in
     evaluation mode and without gradients, so that its features may be computed once and given as `image_features`.
@@ -171,7 +172,7 @@ class UniMPModel(UniMPPreTrainedModel):
         if behavior_ids is not None:
             own = own + self.behaviors(behavior_ids).sum(-2)
         if pictures is not None:
-            own = own + self.config.initializer_range * pictures  # at the size that all rows begin with
+            own = own + pictures
         return torch.where((input_ids < text_vocab_size)[..., None], text, (own * self.embedding_scale).to(text.dtype))
 
     def _new_item_rows(
@@ -301,6 +302,9 @@ class UniMPModel(UniMPPreTrainedModel):
             image_index = image_count.new_full((len(input_ids), 1), -1)
         elif no_pictures:
             return UniMPPrefill(item_rows, None, None, image_count)
+        number = self.config.visual_prompt_tokens or self.config.num_latents
+        if image_latents is not None and image_latents.shape[1] != number:
+            raise ValueError(f"`image_latents` must be {number} a picture, got {image_latents.shape[1]}.")
         latents = [] if image_latents is None else [image_latents.to(weight.dtype)]
         if image_features is not None:
             latents.append(reader(image_features.to(weight.dtype)))
@@ -476,11 +480,12 @@ class UniMPForConditionalGeneration(
             image_features (`torch.Tensor` of shape `(pictures, positions, vision_hidden_size)`, *optional*):
                 Their `get_image_features`, instead.
             image_latents (`torch.Tensor` of shape `(pictures, num_latents, hidden_size)`, *optional*):
-                What the resampler makes of those, instead; with `visual_prompt_tokens` so many tokens. Where pictures
-                are given in several of these ways, latents are counted first, then features, then pixels; a new item's
-                picture cannot be given as latents.
+                What the resampler makes of those, instead; of the visual prompt `(pictures, visual_prompt_tokens,
+                row_size)`. Where pictures are given in several of these ways, latents are counted first, then
+                features, then pixels; a new item's picture cannot be given as latents.
             image_index (`torch.LongTensor` of shape `(batch, images)`, *optional*):
-                Which picture a sample's n-th `<image>` is, -1 for padding. In order of appearance by default.
+                Which picture a sample's n-th `<image>` is, -1 for padding; with `visual_prompt_tokens` each picture
+                is so many of them, one after the other. In order of appearance by default.
             behavior_ids (`torch.LongTensor` of shape `(batch, tokens, behaviours)`, *optional*):
                 Behaviours of the event a token stands for, 0 for none; of an item's tokens the last has them.
             new_item_text_ids (`torch.LongTensor` of shape `(items, tokens)`, *optional*):

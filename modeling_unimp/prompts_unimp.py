@@ -5,6 +5,8 @@ from torch import nn
 
 from .configuration_unimp import UniMPConfig
 
+ROW_SIZE = 0.02  # the spread of every new row, with which pictures enter
+
 
 class UniMPVisualPrompt(nn.Module):
     """
@@ -27,7 +29,7 @@ class UniMPVisualPrompt(nn.Module):
     def forward(self, image_features: torch.Tensor) -> torch.Tensor:
         """`[pictures, positions, vision_hidden_size]` to `[pictures, visual_prompt_tokens, row_size]`."""
         hidden = self.input_projection(self.input_norm(image_features.mean(1))).tanh()
-        return self.output_norm(self.output_projection(hidden).unflatten(-1, (-1, self.row_size)))
+        return ROW_SIZE * self.output_norm(self.output_projection(hidden).unflatten(-1, (-1, self.row_size)))
 
 
 def picture_tokens(
@@ -39,7 +41,7 @@ def picture_tokens(
     Args:
         states (`torch.Tensor` of shape `(pictures, tokens_per_image, row_size)`): what [`UniMPVisualPrompt`] returns.
         image_index (`torch.LongTensor` of shape `(batch, images)`): which picture a sample's n-th `<image>` token is a
-            part of; -1 for none.
+            part of; -1, or nothing any more, for none.
         is_image (`torch.BoolTensor` of shape `(batch, tokens)`): the `<image>` tokens.
         text_time (`torch.LongTensor` of shape `(batch, tokens)`): number of `<image>` tokens up to and with this one.
 
@@ -48,5 +50,5 @@ def picture_tokens(
     """
     number = (text_time - 1).clamp(0, image_index.shape[1] - 1)
     picture = image_index.gather(1, number)
-    tokens = states[picture.clamp(min=0), number % states.shape[1]]
-    return torch.where((is_image & (picture >= 0))[..., None], tokens, 0.0)
+    shown = is_image & (text_time <= image_index.shape[1]) & (picture >= 0)
+    return torch.where(shown[..., None], states[picture.clamp(min=0), number % states.shape[1]], 0.0)

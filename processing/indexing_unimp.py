@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 from .catalog_unimp import fingerprint
 from .picture_store_unimp import NoPictures, PictureStore
 from .pictures_unimp import PicturesMixin
+from .tasks_unimp import check_prompt_length
 
 
 def most_items(code_sizes: Sequence[int] | None) -> int | None:
@@ -87,6 +88,60 @@ class IndexingMixin(PicturesMixin):
         self.tokens_per_image = model.config.tokens_per_image
         self.catalog.most_items = most_items(sizes)
         self.catalog.set_codes(None if sizes is None else model.model.item_codes.codes.cpu().numpy())
+
+    def check_model(self, model: PreTrainedModel) -> None:
+        """Raises `ValueError` for a model that was not made for this processor: its answers would be nonsense."""
+        config = model.config
+        rows, items = config.num_items, len(self.catalog or ())
+        if rows != items:
+            raise ValueError(
+                f"`model` has {rows} item codes, but the `processor`'s catalogue has {items} items: call "
+                "`processor.index_catalog(model)` after adding items."
+            )
+        if not items:
+            raise ValueError("`processor.catalog` is not set: an answer needs items, see `Catalog.from_items`.")
+        if config.catalog_fingerprint not in (None, self.catalog.fingerprint):
+            raise ValueError(
+                f"`model` was made for another catalogue (`catalog_fingerprint` {config.catalog_fingerprint}) than "
+                f"the `processor`'s ({self.catalog.fingerprint}), whose {items} item ids are others or in "
+                "another order: load both from the same folder."
+            )
+        self._check_codes(model)
+        if config.text_config.vocab_size != self.text_vocab_size:
+            raise ValueError(
+                f"`model` has a text vocabulary of {config.text_config.vocab_size} tokens, but the `processor` was "
+                f"made for one of {self.text_vocab_size} (`text_vocab_size`): load both from the same folder."
+            )
+        if config.num_behaviors < self.num_behaviors:
+            raise ValueError(
+                f"`model` has {config.num_behaviors} behaviours (`num_behaviors`), but the `processor` writes "
+                f"{self.num_behaviors}: load both from the same folder."
+            )
+        if config.item_text_length != self.item_text_length:
+            raise ValueError(
+                f"`model` knows items by {config.item_text_length} tokens of their text (`item_text_length`), but the "
+                f"`processor` writes {self.item_text_length}: load both from the same folder."
+            )
+        if config.tokens_per_image != self.tokens_per_image:
+            raise ValueError(
+                f"`model` shows a picture as {config.tokens_per_image} tokens (`visual_prompt_tokens`), but the "
+                f"`processor` writes {self.tokens_per_image}: load both from the same folder."
+            )
+        check_prompt_length(self.max_length, config.text_config)
+
+    def _check_codes(self, model: PreTrainedModel) -> None:
+        """Refuse semantic codes that are not the model's."""
+        sizes, codes = model.config.code_sizes, self.catalog.codes
+        if sizes != self.code_sizes:
+            raise ValueError(
+                f"`model` has item codes of sizes {sizes} (`code_sizes`), but the `processor` writes "
+                f"{self.code_sizes}: load both from the same folder."
+            )
+        if sizes and (codes is None or (model.model.item_codes.codes.cpu().numpy() != codes).any()):
+            raise ValueError(
+                "`processor.catalog` has other codes than `model`, or none: call `processor.index_catalog(model)`, or "
+                "load both from the same folder."
+            )
 
     def _index(
         self,

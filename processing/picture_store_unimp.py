@@ -26,7 +26,7 @@ class PictureStore:
     `[pictures, positions, width]`; rows are filled in order, and one without a key is yet to come.
 
     Attributes:
-        kind (`str`): `"features"` of the vision encoder, or `"latents"` that the resampler makes of them.
+        kind (`str`): `"features"` of the vision encoder, or `"latents"` that the model makes of those.
         fingerprint (`str`): of the weights and settings that made the rows, see [`weights_fingerprint`].
         values (`torch.Tensor`): the rows.
         path (`Path`, *optional*): the file.

@@ -49,7 +49,7 @@ class PicturesMixin:
         Args:
             model ([`UniMPForConditionalGeneration`]): the model.
             folder (`str` or `Path`, *optional*): where the file is, usually that of the catalogue; in memory without.
-            latents (`bool`): latents, for a model whose resampler is trained, which a pipeline on `folder` then uses.
+            latents (`bool`): latents, for a model that is trained, which a pipeline on `folder` then uses.
                 Otherwise features of the vision encoder: it is frozen, and what it says of a picture now, it will say
                 in every training step to come.
             replace (`bool`): make a file anew that other weights or settings made, which is an error otherwise.

@@ -13,7 +13,7 @@ from transformers import Pipeline
 from .catalog_unimp import AVAILABLE, shown
 from .columns_unimp import Columns
 from .live_unimp import UniMPLiveSession
-from .tasks_unimp import ANSWER_LENGTH, check_prompt_length, is_list
+from .tasks_unimp import ANSWER_LENGTH, is_list
 
 
 class UniMPPipeline(Pipeline):
@@ -40,59 +40,8 @@ class UniMPPipeline(Pipeline):
         self.pictures = self.processor.open_pictures(self.model)
 
     def _check_match(self) -> None:
-        """Refuse a model and a processor that were not made for each other: the answers would be nonsense."""
-        config, processor = self.model.config, self.processor
-        rows, items = config.num_items, len(processor.catalog or ())
-        if rows != items:
-            raise ValueError(
-                f"`model` has {rows} item codes, but the `processor`'s catalogue has {items} items: call "
-                "`processor.index_catalog(model)` after adding items."
-            )
-        if not items:
-            raise ValueError("`processor.catalog` is not set: an answer needs items, see `Catalog.from_items`.")
-        if config.catalog_fingerprint not in (None, processor.catalog.fingerprint):
-            raise ValueError(
-                f"`model` was made for another catalogue (`catalog_fingerprint` {config.catalog_fingerprint}) than "
-                f"the `processor`'s ({processor.catalog.fingerprint}), whose {items} item ids are others or in "
-                "another order: load both from the same folder."
-            )
-        self._check_codes()
-        if config.text_config.vocab_size != processor.text_vocab_size:
-            raise ValueError(
-                f"`model` has a text vocabulary of {config.text_config.vocab_size} tokens, but the `processor` was "
-                f"made for one of {processor.text_vocab_size} (`text_vocab_size`): load both from the same folder."
-            )
-        if config.num_behaviors < processor.num_behaviors:
-            raise ValueError(
-                f"`model` has {config.num_behaviors} behaviours (`num_behaviors`), but the `processor` writes "
-                f"{processor.num_behaviors}: load both from the same folder."
-            )
-        if config.item_text_length != processor.item_text_length:
-            raise ValueError(
-                f"`model` knows items by {config.item_text_length} tokens of their text (`item_text_length`), but the "
-                f"`processor` writes {processor.item_text_length}: load both from the same folder."
-            )
-        if config.tokens_per_image != processor.tokens_per_image:
-            raise ValueError(
-                f"`model` shows a picture as {config.tokens_per_image} tokens (`visual_prompt_tokens`), but the "
-                f"`processor` writes {processor.tokens_per_image}: load both from the same folder."
-            )
-        check_prompt_length(processor.max_length, config.text_config)
-        self._checked = processor.catalog.table
-
-    def _check_codes(self) -> None:
-        """Refuse semantic codes that are not the model's."""
-        sizes, codes = self.model.config.code_sizes, self.processor.catalog.codes
-        if sizes != self.processor.code_sizes:
-            raise ValueError(
-                f"`model` has item codes of sizes {sizes} (`code_sizes`), but the `processor` writes "
-                f"{self.processor.code_sizes}: load both from the same folder."
-            )
-        if sizes and (codes is None or (self.model.model.item_codes.codes.cpu().numpy() != codes).any()):
-            raise ValueError(
-                "`processor.catalog` has other codes than `model`, or none: call `processor.index_catalog(model)`, or "
-                "load both from the same folder."
-            )
+        self.processor.check_model(self.model)
+        self._checked = self.processor.catalog.table
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
         """Answer one request (a dictionary), a list of them, or an iterator of them (one answer after the other)."""

@@ -174,6 +174,13 @@ def test_wrong_options_are_named(tmp_path, text, arguments, message):
         (["train", "--dataset", "x", "--task_rates", "recommend"], 1, "`task_rates` must be JSON"),
         (["train", "--config", "/nowhere.yaml"], 1, "/nowhere.yaml"),
         (["train", "--dataset", "x", "--visual_scope", "first"], 1, "`visual_scope` must be one of last, all"),
+        (["train", "--dataset", "x", "--visual_prompt_tokens", "2"], 1, "set `cross_attention_every` to 0, got 1"),
+        (["train", "--dataset", "x", "--visual_prompt_tokens", "-1"], 1, "`visual_prompt_tokens` must be at least 0"),
+        (
+            ["train", "--dataset", "x", "--visual_prompt_tokens", "200", "--cross_attention_every", "0"],
+            1,
+            "leave no room in `prompt_length` 512",
+        ),
         (["train", "--dataset", "x", "--num_heads", "3"], 1, "`hidden_size` must be a multiple of twice `num_heads`"),
         (["train", "--dataset", "x", "--hidden_size", "0"], 1, "`hidden_size` must be at least 1"),
         (["train", "--dataset", "x", "--rating_range", "1"], 1, "`rating_range` must be the lowest and the highest"),

@@ -90,7 +90,9 @@ class ModelArguments:
         },
     )
     num_latents: int = field(default=4, metadata={"help": "Latents a picture becomes for cross-attention."})
-    visual_scope: str = field(default="last", metadata={"help": "`last` picture before a token, or `all` of them."})
+    visual_scope: str = field(
+        default="last", metadata={"help": "Cross-attention to the `last` picture before a token, or to `all` of them."}
+    )
     order: str = field(default="code_first", metadata={"help": "`code_first`, or the paper's `code_last`."})
     full_chunks: int | None = field(
         default=3,
@@ -147,6 +149,18 @@ class ModelArguments:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
         if self.cross_attention_every < 0:
             raise ValueError(f"`cross_attention_every` must be at least 0, got {self.cross_attention_every}.")
+        if self.visual_prompt_tokens < 0:
+            raise ValueError(f"`visual_prompt_tokens` must be at least 0, got {self.visual_prompt_tokens}.")
+        if self.visual_prompt_tokens and self.cross_attention_every:
+            raise ValueError(
+                f"`visual_prompt_tokens` {self.visual_prompt_tokens} show pictures instead of cross-attention: set "
+                f"`cross_attention_every` to 0, got {self.cross_attention_every}."
+            )
+        if self.visual_prompt_tokens * (self.full_chunks or 1) >= self.prompt_length:
+            raise ValueError(
+                f"`visual_prompt_tokens` {self.visual_prompt_tokens} of each item in full leave no room in "
+                f"`prompt_length` {self.prompt_length}: give fewer, or a longer prompt."
+            )
         if self.full_chunks is not None and self.full_chunks < 0:
             raise ValueError(f"`full_chunks` must be at least 0, or null for all, got {self.full_chunks}.")
         if self.hidden_size % (2 * self.num_heads):  # rotary positions turn pairs of channels

@@ -195,11 +195,7 @@ class UniMPTrainer(SFTTrainer):
         peft_config: PeftConfig | None = None,
         **kwargs: Any,
     ) -> None:
-        if model.config.num_items != len(processing_class.catalog or ()):
-            raise ValueError(
-                f"`model` has {model.config.num_items} item codes, the catalogue of `processing_class` "
-                f"{len(processing_class.catalog or ())} items: call `processor.index_catalog(model)` first."
-            )
+        processing_class.check_model(model)
         if model.config.feature_similarity and args.task_rates.get("select"):
             logger.warning(
                 "`feature_similarity` takes the candidates of `select` for a part of the history: leave the task out "

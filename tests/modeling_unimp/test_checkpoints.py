@@ -63,6 +63,22 @@ def test_auto_classes_load_the_model_with_its_heads(tmp_path, model):
         _same(model, loaded)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_pictures_of_little_spread_in_half_precision(tmp_path, model, dtype):
+    """A channel that hardly varies has a scale beyond what float16 holds, and deviations below what either tells."""
+    content = model.model.item_content
+    content.image_embeddings[:, 0] = 0.5 + 1e-5 * torch.arange(NUM_ITEMS)
+    content.fit_image_statistics(content.image_embeddings)
+    content.image_scale[0] = 96_000.0
+    expected = content(model.get_input_embeddings())
+    model.save_pretrained(tmp_path)
+    half = UniMPForConditionalGeneration.from_pretrained(tmp_path, dtype=dtype)
+    own = half.model.item_content(half.get_input_embeddings())
+    assert own.dtype == half.dtype == dtype
+    torch.testing.assert_close(own.float(), expected, rtol=2e-2, atol=2e-2)
+    assert half.score_items(**prompt(ITEM)).isfinite().all()
+
+
 def test_half_precision_round_trip(tmp_path, model):
     model.save_pretrained(tmp_path / "full")
     half = UniMPForConditionalGeneration.from_pretrained(tmp_path / "full", dtype=torch.bfloat16)

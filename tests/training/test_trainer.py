@@ -502,3 +502,9 @@ def test_data_without_examples_is_refused(built, split):
         UniMPTrainer(*built[:1], args, built[1], split.train.remove_columns("query"))
     with pytest.raises(ValueError, match="`eval_dataset` has no example of search"):
         UniMPTrainer(*built[:1], args, built[1], split.train, split.validation.remove_columns("query"))
+
+
+def test_a_processor_that_writes_pictures_as_other_tokens_is_refused(make_trainer, built):
+    built[1].tokens_per_image = 2
+    with pytest.raises(ValueError, match=r"shows a picture as 1 tokens .* the `processor` writes 2"):
+        make_trainer(built)
