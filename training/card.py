@@ -1,7 +1,7 @@
 """The model card that every checkpoint carries."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ def write_model_card(
     metrics: Mapping[str, Mapping[str, Mapping[str, float]]],
     split: str = "held-out events",
     store: Store | None = None,
+    untaught: Sequence[str] = (),
 ) -> None:
     """
     Write `README.md`.
@@ -56,6 +57,7 @@ def write_model_card(
         split (`str`): what they were measured on, see [`describe_split`].
         store ([`Store`], *optional*): what it was trained on. Its licence becomes that of the checkpoint, in which the
             catalogue lies.
+        untaught (`Sequence[str]`): the tasks of which training had no example.
     """
     name = folder.absolute().name
     dataset = {"dataset_type": "custom", "dataset_name": split}
@@ -65,7 +67,7 @@ def write_model_card(
         for metric, value in headline(systems["model"]).items()
     ]
     sections = [_data(store)] if store else []
-    sections += [_metrics(metrics, split), _training(args, model)]
+    sections += [_metrics(metrics, split), _training(args, model, untaught)]
     data = {"model_name": name, "eval_results": results or None} | license_fields(store and store.card)
     folder.mkdir(parents=True, exist_ok=True)
     model_card(model, name, "\n".join(sections), **data).save(folder / "README.md")
@@ -154,14 +156,16 @@ def _metrics(metrics: Mapping[str, Mapping[str, Mapping[str, float]]], split: st
     return f"## Metrics\n\n{table if rows else 'Not evaluated yet.'}\n"
 
 
-def _training(args: Any, model: PreTrainedModel) -> str:
+def _training(args: Any, model: PreTrainedModel, untaught: Sequence[str]) -> str:
     # The trainer settles the rate where none is given.
     rate = "" if args.learning_rate is None else f" learning rate {args.learning_rate:g},"
+    taught = ", ".join(task for task, rate in args.task_rates.items() if rate and task not in untaught)
+    warning = f"\nNo event had an answer to {' or '.join(untaught)}: what it answers then means nothing.\n"
     return f"""## Training
 
-Tasks {", ".join(args.task_rates)}; {args.num_passes} passes,{rate} focal gamma {args.focal_gamma:g}, what trained:
+Tasks {taught}; {args.num_passes} passes,{rate} focal gamma {args.focal_gamma:g}, what trained:
 `{args.train_policy}`, seed {args.seed}.
-{_codes(model)}"""
+{warning if untaught else ""}{_codes(model)}"""
 
 
 def _data(store: Store) -> str:

@@ -296,7 +296,9 @@ class UniMPTrainer(SFTTrainer):
         """Write the model card, with `evaluation_metrics` once they are there."""
         if self.is_world_process_zero():
             folder, metrics = Path(self.args.output_dir), self.evaluation_metrics
-            write_model_card(folder, self.model, self.args, metrics, self.evaluation_split, self.store)
+            taught = self.train_dataset.unique("task")
+            untaught = [task for task, rate in self.args.task_rates.items() if rate and task not in taught]
+            write_model_card(folder, self.model, self.args, metrics, self.evaluation_split, self.store, untaught)
 
 
 def _layout(args: UniMPTrainingConfig, processor: UniMPProcessor) -> Callable[..., Dataset]:

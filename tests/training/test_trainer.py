@@ -323,6 +323,19 @@ def test_the_card_has_the_metrics_once_there_are_some(make_trainer, tmp_path):
     assert {entry.dataset_name for entry in card.data.eval_results} == {"user_holdout: people never trained on"}
 
 
+def test_the_card_says_which_tasks_had_no_example(make_trainer, tmp_path):
+    trainer = make_trainer(task_rates={"recommend": 1.0, "explain": 1.0, "search": 0.0})
+    trainer.create_model_card()
+    card = ModelCard.load(tmp_path / "out" / "README.md").text
+    assert "Tasks recommend, explain;" in card
+    assert "No event had an answer" not in card
+    trainer.train_dataset = trainer.train_dataset.filter(lambda example: example["task"] != "explain")
+    trainer.create_model_card()
+    card = ModelCard.load(tmp_path / "out" / "README.md").text
+    assert "Tasks recommend;" in card
+    assert "No event had an answer to explain: what it answers then means nothing." in card
+
+
 def test_a_card_of_a_folder_with_a_plain_name(built, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     args = UniMPTrainingConfig(output_dir=".", learning_rate=1e-3)
