@@ -349,7 +349,9 @@ def _with_possible_ratings(table: pa.Table, rating_range: Range | None, report: 
         inside = pc.and_(pc.greater_equal(ratings, low), pc.less_equal(ratings, high))
         return _without_ratings(table, inside, f"outside {low:g} to {high:g}", report)
     if ratings.null_count < len(ratings):
-        logger.info("ratings from %g to %g", *pc.min_max(ratings).as_py().values())
+        # A single 99 among stars stretches the scale.
+        low, high = pc.min_max(ratings).as_py().values()
+        logger.info("ratings from %g to %g; `rating_range` drops those outside it", low, high)
     return table
 
 

@@ -241,8 +241,6 @@ def _rating_levels(interactions: Dataset) -> list[float]:
     if Columns.RATING not in interactions.column_names:
         return [1.0, 2.0, 3.0, 4.0, 5.0]
     levels = sorted(rating for rating in interactions.unique(Columns.RATING) if rating is not None)
-    if levels:  # a single 99 among stars would stretch the scale
-        logger.info("Ratings go from %g to %g; `rating_range` drops those outside it.", levels[0], levels[-1])
     if len(levels) > 21:
         levels = np.linspace(levels[0], levels[-1], 21).tolist()
     return levels or [1.0, 2.0, 3.0, 4.0, 5.0]
