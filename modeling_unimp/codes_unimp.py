@@ -20,7 +20,7 @@ class UniMPPictureStatistics(nn.Module):
     def __init__(self, config: UniMPConfig) -> None:
         super().__init__()
         # Pooled pictures share a large common part; what tells items apart is the deviation from the catalogue's mean.
-        # In full precision whatever the model's: a channel of small spread has a scale that half of it cannot hold.
+        # In full precision whatever the model's: a channel of small spread has a scale that float16 cannot hold.
         self.register_buffer("image_mean", torch.zeros(config.vision_hidden_size, dtype=torch.float32))
         self.register_buffer("image_scale", torch.ones(config.vision_hidden_size, dtype=torch.float32))
 

@@ -199,11 +199,7 @@ class UniMPConfig(PreTrainedConfig):
             for name in names:
                 if getattr(self, name) < minimum:
                     raise ValueError(f"`{name}` must be at least {minimum}, got {getattr(self, name)}.")
-        if self.visual_prompt_tokens and self.cross_attention_every:
-            raise ValueError(
-                f"`visual_prompt_tokens` {self.visual_prompt_tokens} show pictures instead of cross-attention: set "
-                f"`cross_attention_every` to 0, got {self.cross_attention_every}."
-            )
+        check_one_way_to_show_pictures(self.cross_attention_every, self.visual_prompt_tokens)
         if not 0 <= self.item_dropout <= 1:
             raise ValueError(f"`item_dropout` must lie between 0 and 1, got {self.item_dropout}.")
         if not 0 <= self.feature_whitening <= 1:
@@ -277,6 +273,15 @@ class UniMPConfig(PreTrainedConfig):
     def num_code_rows(self) -> int:
         """Rows of all levels together."""
         return sum(self.level_sizes)
+
+
+def check_one_way_to_show_pictures(cross_attention_every: int, visual_prompt_tokens: int) -> None:
+    """Raises `ValueError` where pictures were to be shown in both ways."""
+    if visual_prompt_tokens and cross_attention_every:
+        raise ValueError(
+            f"`visual_prompt_tokens` {visual_prompt_tokens} show pictures instead of cross-attention: set "
+            f"`cross_attention_every` to 0, got {cross_attention_every}."
+        )
 
 
 def check_keys(keys: Iterable[str]) -> None:

@@ -5,7 +5,7 @@ from torch import nn
 
 from .configuration_unimp import UniMPConfig
 
-ROW_SIZE = 0.02  # the spread of every new row, with which pictures enter
+ROW_SPREAD = 0.02  # with which every new row begins, and pictures enter
 
 
 class UniMPVisualPrompt(nn.Module):
@@ -29,7 +29,7 @@ class UniMPVisualPrompt(nn.Module):
     def forward(self, image_features: torch.Tensor) -> torch.Tensor:
         """`[pictures, positions, vision_hidden_size]` to `[pictures, visual_prompt_tokens, row_size]`."""
         hidden = self.input_projection(self.input_norm(image_features.mean(1))).tanh()
-        return ROW_SIZE * self.output_norm(self.output_projection(hidden).unflatten(-1, (-1, self.row_size)))
+        return ROW_SPREAD * self.output_norm(self.output_projection(hidden).unflatten(-1, (-1, self.row_size)))
 
 
 def picture_tokens(

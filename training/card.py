@@ -159,7 +159,7 @@ def _metrics(metrics: Mapping[str, Mapping[str, Mapping[str, float]]], split: st
 def _training(args: Any, model: PreTrainedModel, untaught: Sequence[str]) -> str:
     # The trainer settles the rate where none is given.
     rate = "" if args.learning_rate is None else f" learning rate {args.learning_rate:g},"
-    taught = ", ".join(task for task, rate in args.task_rates.items() if rate and task not in untaught)
+    taught = ", ".join(task for task, share in args.task_rates.items() if share and task not in untaught)
     warning = f"\nNo event had an answer to {' or '.join(untaught)}: what it answers then means nothing.\n"
     return f"""## Training
 

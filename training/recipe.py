@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from ..modeling_unimp import UniMPConfig, UniMPForConditionalGeneration
+from ..modeling_unimp.configuration_unimp import check_one_way_to_show_pictures
 from ..processing import TASKS, Catalog, Columns, UniMPProcessor
 from ..processing.catalog_unimp import flatten_attributes
 from ..processing.chunks_unimp import FIRST_KIND, PERIOD_BUCKETS
@@ -147,15 +148,10 @@ class ModelArguments:
         for name in SIZES:
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
-        if self.cross_attention_every < 0:
-            raise ValueError(f"`cross_attention_every` must be at least 0, got {self.cross_attention_every}.")
-        if self.visual_prompt_tokens < 0:
-            raise ValueError(f"`visual_prompt_tokens` must be at least 0, got {self.visual_prompt_tokens}.")
-        if self.visual_prompt_tokens and self.cross_attention_every:
-            raise ValueError(
-                f"`visual_prompt_tokens` {self.visual_prompt_tokens} show pictures instead of cross-attention: set "
-                f"`cross_attention_every` to 0, got {self.cross_attention_every}."
-            )
+        for name in ("cross_attention_every", "visual_prompt_tokens"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name}` must be at least 0, got {getattr(self, name)}.")
+        check_one_way_to_show_pictures(self.cross_attention_every, self.visual_prompt_tokens)
         if self.visual_prompt_tokens * (self.full_chunks or 1) >= self.prompt_length:
             raise ValueError(
                 f"`visual_prompt_tokens` {self.visual_prompt_tokens} of each item in full leave no room in "
