@@ -351,7 +351,7 @@ def _with_possible_ratings(table: pa.Table, rating_range: Range | None, report: 
     if ratings.null_count < len(ratings):
         # A single 99 among stars stretches the scale.
         low, high = pc.min_max(ratings).as_py().values()
-        logger.info("ratings from %g to %g; `rating_range` drops those outside it", low, high)
+        logger.info("The scale of ratings is %g to %g, as they are; give `rating_range` to settle it.", low, high)
     return table
 
 

@@ -297,6 +297,7 @@ def test_train_then_recommend(write_folder, tmp_path, config, capsys, kind):
     assert main(["recommend", "--model", "no-model", "--history", "item-0001"]) == 1
     errors = capsys.readouterr().err
     assert "`user_id` 'nobody' is not in" in errors
+    assert "people, such as 'user-" in errors
     assert "`history` has 'nothing', which is not one of the catalogue's 40 item ids." in errors
     assert "`model` 'no-model' is no folder here, nor a Hub id" in errors
 
@@ -455,4 +456,5 @@ def test_the_demo_store_as_a_folder(tmp_path, monkeypatch, caplog):
     )
     assert num_present(store.items, "image") == num_present(expected.items, "image") > 0
     assert stated_license(store.card) == "apache-2.0"
+    assert "## Terms\n\nLicence: apache-2.0." in (tmp_path / "README.md").read_text()
     assert main(["data", "prepare", "demo", "--output_dir", str(tmp_path), "--raw", "x"]) == 1

@@ -88,7 +88,7 @@ def test_everything_is_measured_written_and_shown(evaluate, home, tmp_path, caps
     recommend = results["tasks"]["recommend"]
     names = {"hr@1", "ndcg@5", "mrr@20", "hr@10_of_100", "coverage@10", "gini@10", "novelty@10", "diversity@10"}
     assert names < set(recommend["systems"]["model"])
-    texts = {"bleu", "rouge1", "rouge2", "rougeL", "meteor", "rmse", "mae", "unreadable"}
+    texts = {"bleu", "rouge1", "rouge2", "rougeL", "meteor", "rmse", "mae", "without_rating"}
     assert texts <= set(results["tasks"]["explain"]["systems"]["model"])
     figure = recommend["systems"]["model"]["hr@10"]
     assert figure["low"] <= figure["value"] <= figure["high"]

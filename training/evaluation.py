@@ -217,8 +217,10 @@ def model_scorer(
 ) -> Scorer:
     """
     The model's log-probabilities; of semantic codes the lists that it answers with, see [`ListScorer`].
-    `catalog_features` are those of [`UniMPProcessor.encode_pictures`], if they are at hand.
+    `catalog_features` are those of [`UniMPProcessor.encode_pictures`], if they are at hand. Raises `ValueError` for a
+    model that was not made for the processor.
     """
+    processor.check_model(model)
     model.eval()
 
     def read(samples: list[Sample]) -> dict[str, torch.Tensor]:
@@ -392,7 +394,7 @@ def evaluate_ratings(
     catalog_features: PictureStore | NoPictures | None = None,
 ) -> tuple[dict[str, Measured], Metrics]:
     """
-    RMSE and MAE; in explain also `unreadable`, how often the text had no rating, which then counts as `fallback`, and
+    RMSE and MAE; in explain also `without_rating`, how often the text had none, which then counts as `fallback`, and
     the figures of [`text_measures`]. Apart, what only all texts together have: `distinct1` and `distinct2`.
     """
     pipeline_class = UniMPExplainPipeline if task == "explain" else UniMPRatePipeline
@@ -403,7 +405,7 @@ def evaluate_ratings(
     if task != "explain":
         return measured, {}
     texts = [answer["explanation"] or "" for answer in answers]
-    measured["unreadable"] = Measured(np.array([float(answer["rating"] is None) for answer in answers]))
+    measured["without_rating"] = Measured(np.array([float(answer["rating"] is None) for answer in answers]))
     measured |= text_measures(texts, [item[Columns.EXPLANATION] for item in items])
     different = {f"distinct{n}": distinct(texts, n) for n in (1, 2)}
     return measured, {name: value for name, value in different.items() if value is not None}

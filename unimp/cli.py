@@ -121,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from huggingface_hub.errors import StrictDataclassError
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for noisy in ("httpx", "httpx2", "datasets", "trl", "accelerate"):
+    for noisy in ("absl", "httpx", "httpx2", "datasets", "trl", "accelerate"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         return commands[arguments[0]](arguments[1:])
@@ -329,7 +329,9 @@ def _history_of(user_id: str, dataset: str | None) -> list[dict[str, Any]]:
     people = sequences(read_store(dataset).interactions)
     ids = list(people[Columns.USER_ID])
     if user_id not in ids:
-        raise ValueError(f"`user_id` {user_id!r} is not in {dataset}, which has {len(people)} people.")
+        raise ValueError(
+            f"`user_id` {user_id!r} is not in {dataset}, which has {len(people)} people, such as {ids[0]!r}."
+        )
     return read_sequence(people[ids.index(user_id)])
 
 

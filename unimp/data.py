@@ -3,7 +3,7 @@
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -107,11 +107,9 @@ def _draw_demo(options: DemoArguments) -> None:
 
     output = Path(options.output_dir)
     _check_output(output)
-    store = make_store(*build_demo_store(seed=options.seed))
+    store = replace(make_store(*build_demo_store(seed=options.seed)), card=DATA_CARD)
     write_store(store.items, store.interactions, output)
-    card = dataset_card(store, DATA_CARD.pretty_name)
-    card.data.license = DATA_CARD.license
-    card.save(output / CARD_FILE)
+    dataset_card(store, DATA_CARD.pretty_name).save(output / CARD_FILE)
     _log_counts(store, output)
 
 

@@ -9,7 +9,7 @@ from datasets import Dataset
 from huggingface_hub import DatasetCard, DatasetCardData
 
 from ..columns_unimp import Columns
-from ..dataset_card import CARD_FILE
+from ..dataset_card import CARD_FILE, license_fields, stated_license
 from ..store import Store, as_table
 from .raw import Source
 
@@ -48,9 +48,12 @@ def write_dataset_card(store: Store, folder: Path, title: str, source: Source, s
 def dataset_card(
     store: Store, title: str, source: Source | None = None, settings: Mapping[str, object] | None = None
 ) -> DatasetCard:
-    """The card of a data set; of one that was not prepared from raw files it says nothing of `source`."""
+    """
+    The card of a data set; of one that was not prepared from raw files it says nothing of `source`, and the licence is
+    that of `store.card`.
+    """
     data = DatasetCardData(
-        **_license(source),
+        **(_license(source) if source else license_fields(store.card)),
         task_categories=["other"],
         tags=["recommendation", "unimp"],
         size_categories=_size(len(store.interactions)),
@@ -60,9 +63,7 @@ def dataset_card(
     return DatasetCard(f"---\n{data.to_yaml()}\n---\n\n{_text(store, title, source, settings or {})}")
 
 
-def _license(source: Source | None) -> dict[str, str | None]:
-    if source is None:
-        return {}
+def _license(source: Source) -> dict[str, str | None]:
     link = source.homepage if source.homepage.startswith("https:") else None
     return {"license": "other", "license_name": source.license_name, "license_link": link}
 
@@ -102,8 +103,13 @@ unimp train --dataset FOLDER --output_dir MODEL
 
 ## Terms
 
-{source.license_text if source else "Not stated here; a `license` in the front matter states them."}
+{source.license_text if source else _terms(store)}
 """
+
+
+def _terms(store: Store) -> str:
+    licence = stated_license(store.card)
+    return f"Licence: {licence}." if licence else "Not stated here; a `license` in the front matter states them."
 
 
 def _counts(store: Store) -> list[tuple[object, ...]]:

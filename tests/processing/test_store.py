@@ -243,11 +243,11 @@ def test_ratings_outside_the_range_become_missing(folder):
 def test_without_a_range_the_one_found_is_logged(caplog):
     with caplog.at_level(logging.INFO):
         make_store(items(), events(rating=[0.5, NAN, 5.0]))
-        assert "ratings from 0.5 to 5" in caplog.text
+        assert "scale of ratings is 0.5 to 5" in caplog.text
         caplog.clear()
         make_store(items(), events(rating=[0.5, 1.0, 5.0]), rating_range=(0, 5))
         make_store(items(), events(rating=[None, None, None]))
-        assert "ratings from" not in caplog.text
+        assert "scale of ratings" not in caplog.text
 
 
 @pytest.mark.parametrize("bad", [(5, 1), (1, 1), (1,), (1, 2, 3), 5, "15", (None, 5), (NAN, 5), (0, INF)], ids=repr)

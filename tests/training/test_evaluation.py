@@ -136,7 +136,7 @@ def test_an_unreadable_rating_counts_as_the_fallback(built, monkeypatch):
     samples = rated(built[1], 5.0, 3.0, 1.0, 1.0)
     measured, whole = evaluation.evaluate_ratings(*built, samples, fallback=3.0, task="explain")
     # Errors: 1, 3 - 3 = 0, 0, 3 - 1 = 2.
-    expected = {"rmse": (5 / 4) ** 0.5, "mae": 3 / 4, "unreadable": 0.5}
+    expected = {"rmse": (5 / 4) ** 0.5, "mae": 3 / 4, "without_rating": 0.5}
     assert means(measured) == pytest.approx(
         expected | dict.fromkeys(["bleu", "rouge1", "rouge2", "rougeL", "meteor"], 0)
     )
@@ -152,7 +152,7 @@ def test_explanations_are_compared(built, monkeypatch):
     # All that was said is right, but half of what should have been said was not: exp(1 - 10 / 5).
     assert figures["bleu"] == pytest.approx(np.exp(-1))
     assert figures["rouge1"] == figures["rougeL"] == 0.5
-    assert figures["rmse"] == figures["unreadable"] == 0
+    assert figures["rmse"] == figures["without_rating"] == 0
     assert whole == {"distinct1": 1, "distinct2": 1}
 
 
@@ -220,6 +220,13 @@ def test_evaluation_asks_without_the_answer(samples, processor):
             assert set(request) <= {"history", "instruction", "query", "item", "candidates"}
             assert isinstance(request.get("item", ""), str)
     assert torch.is_tensor(processor([request], task="select")["input_ids"])
+
+
+@pytest.mark.parametrize("task", ["recommend", "search", "rate", "select", "explain"])
+def test_a_model_of_another_catalogue_is_refused(built, split, monkeypatch, task):
+    monkeypatch.setattr(built[0].config, "catalog_fingerprint", "another")
+    with pytest.raises(ValueError, match="`model` was made for another catalogue"):
+        evaluation.evaluate(*built, split.test, split.train, [task])
 
 
 # What is ranked

@@ -336,6 +336,19 @@ def test_the_card_says_which_tasks_had_no_example(make_trainer, tmp_path):
     assert "No event had an answer to explain: what it answers then means nothing." in card
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"num_passes": 1}, "; 1 pass, learning"),
+        ({"num_passes": 3}, "; 3 passes, learning"),
+        ({"num_passes": 3, "max_steps": 5}, "; 5 steps at most of 3 passes, learning"),
+    ],
+)
+def test_the_card_says_how_long_the_training_was(built, tmp_path, settings, said):
+    write_model_card(tmp_path, built[0], UniMPTrainingConfig(str(tmp_path), learning_rate=1e-3, **settings), {})
+    assert said in ModelCard.load(tmp_path / "README.md").text
+
+
 def test_a_card_of_a_folder_with_a_plain_name(built, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     args = UniMPTrainingConfig(output_dir=".", learning_rate=1e-3)
