@@ -10,7 +10,8 @@ from PIL import Image
 from torch import nn
 
 from unimp.processing import Columns
-from unimp.processing.demo_store import COLOURS, GARMENTS, PATTERNS, build_demo_store, demo_item_traits
+from unimp.processing.demo_pictures import COLOURS
+from unimp.processing.demo_store import GARMENTS, PATTERNS, build_demo_store, demo_item_traits
 from unimp.processing.imagine_unimp import to_pixels
 
 logger = logging.getLogger(__name__)

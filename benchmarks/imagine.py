@@ -35,7 +35,8 @@ from imagine_figures import (
 from perceptual_distance import Lpips
 
 from unimp.processing import Columns
-from unimp.processing.demo_store import PATTERNS, PICTURE_SIZE, DemoItem, build_demo_store, demo_item_traits
+from unimp.processing.demo_pictures import PICTURE_SIZE
+from unimp.processing.demo_store import PATTERNS, DemoItem, build_demo_store, demo_item_traits
 from unimp.processing.image_pipeline_unimp import MOST_TASTE, TASTE_GUIDANCE, UniMPImagePipeline
 from unimp.processing.imagine_pipeline_unimp import IMAGINE_FOLDER
 from unimp.processing.imagine_unimp import LIKENESS
