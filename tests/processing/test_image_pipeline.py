@@ -1,6 +1,5 @@
 """`UniMPImagePipeline` on tiny random parts: a built-in style denoiser of pixels, and a Stable-Diffusion-style one."""
 
-import copy
 import inspect
 import os
 import subprocess
@@ -24,14 +23,12 @@ from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from unimp import UniMPImagePipeline, UniMPPreference
-from unimp.processing import image_pipeline_unimp
+from unimp.processing import taste_unimp
 from unimp.processing.contact_sheet import SheetRow, contact_sheet, sheet_rows
 from unimp.processing.image_pipeline_unimp import mixing
 from unimp.processing.imagine_unimp import PictureSimilarity, to_pixels
-from unimp.processing.pipelines_unimp import UniMPSearchPipeline
 
 from .conftest import byte_tokenizer, draw_picture, make_model, make_processor
-from .test_semantic_codes import first_rows, semantic_model
 
 WIDTH = 8
 HISTORY = ["shirt", "hat", {"item_id": "socks", "query": "warm wool", "rating": 5}]
@@ -295,82 +292,6 @@ def test_what_the_denoiser_is_told_does_not_depend_on_its_batch(pipe):
     assert not states[mask == 0].any()
 
 
-def test_what_has_the_words_of_the_request_is_retrieved_first(pipe):
-    for word in ("hat", "gloves", "wool"):
-        assert word in pipe._words_of_item({"item_id": pipe.retrieve(["shirt"], word, 30)[0]["item_id"]}).lower()
-    found = [answer["item_id"] for answer in pipe.retrieve(["shirt"], "something", 3)]  # no item has it
-    search = pipe._pipeline(UniMPSearchPipeline)
-    assert found == [row["item_id"] for row in search({"history": ["shirt"], "query": "something"}, top_k=3)]
-
-
-def scored(**scores):
-    return [{"item_id": item_id, "score": score} for item_id, score in scores.items()]
-
-
-@pytest.fixture
-def begin_with(pipe, monkeypatch):
-    """`begin_with` of a recommender that knows how alike items are."""
-
-    def begin(asked, found, query, weightings, history=(), **likeness):
-        monkeypatch.setattr(pipe, "likeness", lambda history, item_ids: [likeness[item_id] for item_id in item_ids])
-        return pipe.begin_with(asked, found, query, history, weightings)
-
-    return begin
-
-
-def test_the_more_taste_the_more_it_decides_what_is_changed(begin_with):
-    asked, found = scored(gloves=-1.0, hat=-2.0, socks=-3.0), scored(socks=-1.0, hat=-1.5)
-    # At .1 gloves: -1 + .2 * (-1.5 + 8 log .6) = -2.12; hat: -2 + .2 * (-1.5 + 8 log .9) = -2.47; at .25 -3.79 and
-    # -3.17.
-    starts = begin_with(asked, found, "something", [0.0, 0.1, 0.25, 1.0], gloves=0.6, hat=0.9, socks=0.5)
-    assert starts == ["gloves", "gloves", "hat", "hat"]
-
-
-def test_what_has_the_words_of_the_request_is_changed_first(begin_with):
-    asked, found = scored(gloves=-1.0, hat=-9.0), scored(gloves=-1.0, socks=-9.0)
-    likeness = {"gloves": 0.9, "hat": 0.1, "socks": 0.1}
-    assert begin_with(asked, found, "straw hat", [0.0, 1.0], **likeness) == ["hat", "hat"]
-    assert begin_with(asked, found, "straw hat", [0.0, 1.0], ["hat"], **likeness) == ["hat", "hat"]  # the only one
-    # At 0 nobody's history decides, not even what is found for it.
-    assert begin_with(asked, found, "socks", [0.0, 0.5], **likeness) == ["gloves", "socks"]
-
-
-def test_what_they_had_chosen_is_not_drawn_for_them_again(begin_with):
-    asked, found = scored(gloves=-1.0, hat=-2.0), scored(gloves=-1.0, hat=-2.0)
-    for history, starts in ((["gloves"], ["gloves", "hat"]), (["gloves", {"item_id": "hat"}], ["gloves", "gloves"])):
-        assert begin_with(asked, found, "something", [0.0, 1.0], history, gloves=0.9, hat=0.1) == starts
-
-
-def test_items_are_alike_as_the_recommender_knows_them(pipe):
-    history = ["coat", {"item_id": "hat", "rating": 5}, {"item_id": "socks", "rating": 1}, {"title": "Green kilt"}]
-    rows = pipe.model.compute_item_rows()[0].detach()
-    catalog = pipe.processor.catalog
-    rows = torch.nn.functional.normalize(rows - rows.mean(0), dim=-1)
-    coat, hat, gloves = (rows[catalog.position(item_id)] for item_id in ("coat", "hat", "gloves"))
-    cosines = torch.stack([item @ (coat + hat) / 2 for item in (gloves, hat)])
-    assert pipe.likeness(history, ["gloves", "hat"]) == pytest.approx(((1 + cosines) / 2).tolist(), abs=1e-5)
-    assert pipe.likeness([{"title": "Green kilt"}], ["gloves"]) == [None]
-
-
-def test_items_of_several_tokens_are_alike_by_their_codes(parts):
-    processor = make_processor()
-    model = semantic_model(processor)
-    processor.index_catalog(model, fit_codes=first_rows)
-    preference = make_preference(model)
-    pipe = UniMPImagePipeline(**{**parts, "model": model, "processor": processor, "preference": preference})
-    rows, codes = model.compute_item_rows()[0].detach(), torch.as_tensor(processor.catalog.codes.astype(int))
-    places = codes + torch.tensor(model.config.level_starts)
-    items = torch.stack([rows[place].mean(0) for place in places])
-    items = torch.nn.functional.normalize(items - items.mean(0), dim=-1)
-    position = processor.catalog.position
-    cosine = items[position("gloves")] @ items[position("coat")]
-    assert pipe.likeness(["coat"], ["gloves", "coat"]) == pytest.approx([float(1 + cosine) / 2, 1.0], abs=1e-5)
-
-
-def test_what_has_no_picture_is_not_changed(pipe):
-    assert pipe.begin_with(scored(shirt=-1.0), scored(shirt=-1.0), "shirt", ["hat"], [0.0, 1.0]) == [None, None]
-
-
 def test_a_target_is_drawn_and_nothing_searched(pipe):
     result = draw(pipe, query=None, target="gloves")
     assert result.retrieved == []
@@ -388,11 +309,6 @@ def test_never_seen_items_of_a_history_count(pipe):
     assert all(candidate.d_p is not None for candidate in result.candidates)
 
 
-def test_what_was_rated_low_is_not_liked(pipe):
-    events = [{"item_id": "coat", "rating": 1}, {"item_id": "shoes", "rating": 4}]
-    assert pipe.keywords_of_taste(events) == ["black", "shoes"]
-
-
 def test_the_models_own_words_come_first(pipe, monkeypatch):
     class Says:
         def __init__(self, **kwargs):
@@ -402,7 +318,7 @@ def test_the_models_own_words_come_first(pipe, monkeypatch):
             assert set(request) == {"history", "item"}
             return {"rating": self.rating, "explanation": "I love wool and stripes."}
 
-    monkeypatch.setattr(image_pipeline_unimp, "UniMPExplainPipeline", Says)
+    monkeypatch.setattr(taste_unimp, "UniMPExplainPipeline", Says)
     Says.rating = 5.0
     result = draw(pipe, use_answer=True)
     assert result.answer == "I love wool and stripes."
@@ -535,17 +451,6 @@ def test_a_picture_of_no_numbers_is_refused_and_not_black(pipe):
         pipe.unet.conv_out.bias.fill_(float("nan"))
     with pytest.raises(ValueError, match=r"`DDIMScheduler` in torch\.float32: try another one"):
         draw(pipe)
-
-
-def test_keywords_follow_a_catalogue_that_changes(pipe):
-    catalog = pipe.processor.catalog
-    pipe.processor.catalog = copy.copy(catalog)  # the processor is shared by all tests
-    try:
-        assert "striped" not in pipe.keywords_of_taste(["hat"])
-        pipe.processor.catalog.replace([{"item_id": "hat", "title": "Striped cap"}])
-        assert pipe.keywords_of_taste(["hat"]) == ["striped", "cap"]
-    finally:
-        pipe.processor.catalog = catalog
 
 
 def test_pictures_need_not_be_square(parts):
