@@ -9,6 +9,7 @@ each item's code a target; pictures come as features of the frozen encoder, as t
 backward and AdamW; the ways take theirs in turns.
 """
 
+import re
 from collections.abc import Callable
 
 import torch
@@ -74,11 +75,12 @@ def main() -> None:
     print("\n| | weights that train, in 10^6 | of all but the encoder's | a step, ms | times the first |")
     print("|---|---|---|---|---|")
     for name, (_, model) in made.items():
-        weights = [weight for key, weight in model.named_parameters() if "vision_encoder" not in key]
+        # PEFT keeps what a module was beside what it becomes (`original_module`).
+        weights = [w for key, w in model.named_parameters() if not re.search("vision_encoder|original_module", key)]
         trains = sum(weight.numel() for weight in weights if weight.requires_grad)
         share = trains / sum(weight.numel() for weight in weights)
         time = f"{1e3 * seconds[name].wall:.0f} | {ratios(seconds[name], seconds[FIRST])}"
-        print(f"| {name} | {trains / 1e6:.1f} | {share:.0%} | {time} |")
+        print(f"| {name} | {trains / 1e6:.1f} | {share:.1%} | {time} |")
 
 
 if __name__ == "__main__":
