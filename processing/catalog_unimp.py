@@ -137,7 +137,10 @@ class Catalog:
         positions = {item_id: position for position, item_id in enumerate(item_ids)}
         if len(positions) < len(item_ids):
             repeated = next(item_id for position, item_id in enumerate(item_ids) if positions[item_id] != position)
-            raise ValueError(f"`item_id` must be unique, got {repeated!r} more than once: leave the repeats out.")
+            raise ValueError(
+                f"`item_id` must be unique, got {repeated!r} more than once: leave the repeats out, or `replace` "
+                "what the catalogue has."
+            )
         self.table = table
         self.item_ids: list[str] = item_ids
         self._positions = positions
@@ -247,13 +250,14 @@ class Catalog:
 
     def replace(self, items: Iterable[Mapping[str, Any]], root: str | Path | None = None) -> list[int]:
         """
-        Give items of the catalogue new attributes and pictures, in place of all they had; one that had been removed is
-        available again. Returns their positions; tell the model with `processor.index_catalog(model, positions)`.
-        Semantic codes stay what they are.
+        Give items of the catalogue new attributes and pictures, in place of all they had; one that had been removed
+        stays so, unless it comes with `available` true. Returns their positions; tell the model with
+        `processor.index_catalog(model, positions)`. Semantic codes stay what they are.
 
         Args:
             items, root: as in [`~Catalog.add`].
         """
+        items = items if isinstance(items, str | Mapping) else list(items)
         table = self._with_rows(items, root)
         item_ids = table[Columns.ITEM_ID].to_pylist()[len(self) :]
         if unknown := [item_id for item_id in item_ids if item_id not in self]:
@@ -261,11 +265,13 @@ class Catalog:
         codes = [self._positions[item_id] for item_id in item_ids]
         if len(set(codes)) < len(codes):
             raise ValueError("`items` must have each `item_id` once, got some more than once: leave the repeats out.")
-        rows = list(range(len(self)))
-        for row, code in enumerate(codes, start=len(self)):
+        rows, available = list(range(len(self))), self.available
+        for row, (item, code) in enumerate(zip(items, codes, strict=True), start=len(self)):
             rows[code] = row
+            if item.get(AVAILABLE) is not None:
+                available[code] = item[AVAILABLE]
         kept = self._codes
-        self._set_table(table.take(rows))
+        self._set_table(_with_available(table.take(rows), available))
         if kept is not None:
             self.set_codes(kept)
         return codes
@@ -280,8 +286,8 @@ class Catalog:
 
     def remove(self, item_ids: Iterable[str]) -> None:
         """
-        Never recommend these items again, until `replace` brings them back. They keep their codes, so that histories
-        that hold them stay readable.
+        Never recommend these items again, until `replace` says that they are `available`. They keep their codes, so
+        that histories that hold them stay readable.
         """
         gone = [item_ids] if isinstance(item_ids, str) else list(item_ids)
         if unknown := [item_id for item_id in gone if item_id not in self]:
@@ -289,8 +295,7 @@ class Catalog:
         available = self.available
         for item_id in gone:
             available[self._positions[item_id]] = False
-        index = self.table.column_names.index(AVAILABLE)
-        self._set_table(self.table.set_column(index, AVAILABLE, pa.array(available, type=pa.bool_())))
+        self._set_table(_with_available(self.table, available))
 
     def embed_images(self) -> dict[str, str]:
         """
@@ -375,6 +380,10 @@ def _with_defaults(table: pa.Table) -> pa.Table:
     if not (pa.types.is_boolean(available.type) or pa.types.is_null(available.type)):
         raise ValueError(f"`{AVAILABLE}` must be true or false, got {available.type}: rename this attribute.")
     return table.set_column(index, AVAILABLE, pc.fill_null(available.cast(pa.bool_()), True))
+
+
+def _with_available(table: pa.Table, available: Sequence[bool]) -> pa.Table:
+    return table.set_column(table.column_names.index(AVAILABLE), AVAILABLE, pa.array(available, type=pa.bool_()))
 
 
 def _read_codes(table: pa.Table) -> np.ndarray | None:

@@ -400,6 +400,8 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
 
     def _position(self, item_id: Any, where: str = HISTORY) -> int:
         if item_id not in self._require_catalog():
+            if isinstance(item_id, int) and str(item_id) in self.catalog:
+                raise ValueError(f"`item_id` must be text, got the number {item_id} in `{where}`: give '{item_id}'.")
             raise ValueError(
                 f"`item_id` must be one of the catalogue's {len(self.catalog)} item ids "
                 f"(`processor.catalog.item_ids`), got {shown(item_id)} in `{where}`. Describe an item that is not "

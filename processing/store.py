@@ -31,7 +31,7 @@ from .table_files import read_table, replace_column, shorten
 logger = logging.getLogger(__name__)
 
 IMAGE_FOLDER = "images"
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 Range = Sequence[float]
 IMAGE_TYPE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 
@@ -39,6 +39,9 @@ IMAGE_TYPE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 _ROWS_PER_GROUP = 256
 # Columns of events, which an item may not have: a request gives a never-seen item and what was done with it as one.
 _EVENT_COLUMNS = (Columns.USER_ID, Columns.TIMESTAMP, *Columns.EVENT_OPTIONAL)
+# Seconds since 1970 that end in the year 2100, and days written as numbers (20260503) from 1900 to then.
+_LATEST = 4_102_444_800
+_EARLIEST_DAY, _LATEST_DAY = 19_000_101, 21_001_231
 _TRUTHS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
@@ -105,8 +108,8 @@ def read_store(folder: str | Path, rating_range: Range | None = None) -> Store:
     """Reads a folder with `items.*`, `interactions.*` (parquet, jsonl or csv) and, if there are pictures, `images/`.
 
     The `image` column may hold encoded pictures or paths inside the folder, relative to it or to `images/`. Without
-    the column the pictures are the files `images/{item_id}.jpg` (or jpeg, png, webp). Files are opened on use only;
-    pictures embedded in a parquet file are held in memory.
+    the column the pictures are the files `images/{item_id}.jpg` (or png, webp, gif, bmp, tiff). Files are opened on
+    use only; pictures embedded in a parquet file are held in memory.
 
     Files of text are UTF-8. A csv file has no types: all its columns are text except `rating` and the items'
     `available` (true or false, 1 or 0, yes or no), an empty cell is a missing value. In the other formats whole-number
@@ -226,8 +229,17 @@ def _build(items: Dataset, interactions: Dataset, folder: Path | None, rating_ra
     return store
 
 
+def _check_spelling(dataset: Dataset, name: str, columns: Sequence[str]) -> None:
+    """Refuse `Rating` where `rating` is not there: it would be left out, or be taken for an attribute."""
+    for column in dataset.column_names:
+        meant = column.strip().lower()
+        if meant in columns and meant not in dataset.column_names:
+            raise ValueError(f"`{name}` has a column `{column}`: rename it to `{meant}`, or to something else.")
+
+
 def _clean_items(items: Dataset, folder: Path | None, report: StoreReport) -> Dataset:
     _require_rows(items, "items", (Columns.ITEM_ID,))
+    _check_spelling(items, "items", (Columns.IMAGE, AVAILABLE))
     for column in _EVENT_COLUMNS:
         if column in items.column_names:
             raise ValueError(
@@ -251,6 +263,7 @@ def _clean_interactions(
 ) -> Dataset:
     name = "interactions"
     _require_rows(interactions, name, Columns.INTERACTIONS_REQUIRED)
+    _check_spelling(interactions, name, Columns.EVENT_OPTIONAL)
     table = as_table(interactions)
     for column in (Columns.USER_ID, Columns.ITEM_ID):
         table = _with_text_ids(table, name, column, report)
@@ -264,6 +277,7 @@ def _clean_interactions(
     # The old values are still in the table here, so that the report shows them.
     dropped = _drop(table, untimed, reason, Columns.TIMESTAMP, report)
     table = replace_column(dropped, Columns.TIMESTAMP, seconds.drop_null())
+    _warn_of_times(table[Columns.TIMESTAMP])
     known = pc.is_in(table[Columns.ITEM_ID], value_set=as_table(items)[Columns.ITEM_ID].combine_chunks())
     table = _drop(table, ~known.to_numpy(), f"{name}: `item_id` is not in `items`", Columns.ITEM_ID, report)
     keys = table.select(Columns.INTERACTIONS_REQUIRED).to_pandas()
@@ -375,6 +389,16 @@ def _seconds(values: pa.ChunkedArray) -> pa.ChunkedArray:
     if pa.types.is_integer(kind) or pa.types.is_null(kind):
         return values.cast(pa.int64())
     raise ValueError(f"`{Columns.TIMESTAMP}` must be seconds or datetimes, but got {kind}; convert it.")
+
+
+def _warn_of_times(seconds: pa.ChunkedArray) -> None:
+    first, last = pc.min_max(seconds).as_py().values()
+    if first is None:
+        return
+    if last > _LATEST:
+        logger.warning("`timestamp` is seconds since 1970, but goes up to %d: divide milliseconds by 1000.", last)
+    elif first >= _EARLIEST_DAY and last <= _LATEST_DAY:
+        logger.warning("`timestamp` is seconds since 1970, but goes up to %d: write days as 2026-05-03.", last)
 
 
 def _seconds_of_texts(values: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -48,6 +48,10 @@ def _read_csv(path: Path) -> Dataset:
         header = next(csv.reader(file), [])
     if not header or len(set(header)) < len(header):
         raise ValueError(f"`{path}` must begin with a line of distinct column names, but got {header}.")
+    if len(header) == 1 and (marks := [mark for mark in ";\t|" if mark in header[0]]):
+        raise ValueError(
+            f"`{path}` is separated by {marks[0]!r}: save it with commas between columns, and points in numbers."
+        )
     try:
         table = pa.csv.read_csv(
             path,

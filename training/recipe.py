@@ -277,7 +277,9 @@ def build(
             then kept for it, so that they are encoded once.
     """
     if arguments.model is not None:
-        return continue_with(*load(arguments.model), store, arguments.item_encoder, training)
+        model, processor = load(arguments.model)
+        _tell_what_stays(processor.catalog, store)
+        return continue_with(model, processor, store, arguments.item_encoder, training)
     sizes = _code_sizes(arguments, len(store.items))
     if sizes is not None and arguments.feature_similarity:
         raise ValueError(
@@ -302,6 +304,19 @@ def build(
     if arguments.item_start == "cooccurrence" and train is not None:
         _start_items(model, cooccurrence_rows(train, catalog, model.get_input_embeddings().embedding_dim))
     return model, processor
+
+
+def _tell_what_stays(catalog: Catalog, store: Store) -> None:
+    """A store without an item says nothing of it: it may be a part of the shop."""
+    there = set(store.items[Columns.ITEM_ID])
+    stays = [i for i, left in zip(catalog.item_ids, catalog.available, strict=True) if left and i not in there]
+    if stays:
+        logger.warning(
+            "%d items of the model are not in the store, such as %s, and are still recommended: those that are not to "
+            "be must be there with `available` no.",
+            len(stays),
+            stays[0],
+        )
 
 
 @torch.no_grad()

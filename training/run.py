@@ -109,6 +109,7 @@ def run(
         model, processor = build(_without_items(store, split.new_items), model_arguments, split.train, training)
     else:
         model, processor = load(checkpoint)
+        _check_same_items(processor, store, split)
     check_room(model.config.code_sizes, len({*processor.catalog.item_ids, *split.new_items}))  # not after training
     stop = StopOnInterrupt()
     told = [stop, *callbacks]
@@ -155,6 +156,14 @@ def _in_one_piece(trainer: UniMPTrainer) -> tuple[PreTrainedModel, UniMPProcesso
     trainer.accelerator.wait_for_everyone()
     model, processor = load(trainer.args.output_dir)
     return model.to(trainer.args.device), processor
+
+
+def _check_same_items(processor: UniMPProcessor, store: Store, split: Split) -> None:
+    if not {*processor.catalog.item_ids, *split.new_items}.issuperset(store.items[Columns.ITEM_ID]):
+        raise ValueError(
+            "`resume`: the checkpoint was trained on other items, of another `dataset` or `split`: go on with those, "
+            "or start without it."
+        )
 
 
 def _without_items(store: Store, item_ids: Sequence[str]) -> Store:

@@ -343,17 +343,25 @@ def test_large_catalogs_are_quick():
     assert catalog.table.column_names == ["item_id", "image", AVAILABLE]
 
 
-def test_replaced_items_keep_their_codes_and_may_be_recommended_again(catalog):
+def test_replaced_items_keep_their_codes_and_what_is_said_of_them_alone_changes(catalog):
     before, ids = list(catalog.item_ids), catalog.item_ids
     kept = catalog.item(0)
     catalog.remove([ids[2]])
+    with pytest.raises(ValueError, match="`replace` what the catalogue has"):
+        catalog.add([{"item_id": ids[2], "title": "Moon boots"}])
     codes = catalog.replace([{"item_id": ids[2], "title": "Moon boots"}, {"item_id": ids[1], "title": "Cap"}])
     assert codes == [2, 1]
     assert catalog.item_ids == before
     assert catalog.item(2) == {"item_id": ids[2], "title": "Moon boots"}
     assert catalog.item(1) == {"item_id": ids[1], "title": "Cap"}
     assert not catalog.has_image(2)
+    assert catalog.available[1]
+    assert not catalog.available[2]  # a better title does not put on sale what is sold out
+    catalog.replace([{"item_id": ids[2], "title": "Moon boots", AVAILABLE: True}])
     assert catalog.available[2]
+    catalog.replace([{"item_id": ids[2], AVAILABLE: False}, {"item_id": ids[1], "title": "Cap"}])
+    assert catalog.available[1]
+    assert not catalog.available[2]
     assert catalog.item(0) == kept
     for wrong, message in (([{"item_id": "other"}], "`add` those"), ([{"item_id": ids[1]}] * 2, "once")):
         with pytest.raises(ValueError, match=f"`items`.*{message}"):

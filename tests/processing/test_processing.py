@@ -469,3 +469,11 @@ def test_replaced_items_are_what_they_have_become(shared):
     assert not learned[-1].any()
     with pytest.raises(ValueError, match="`codes`"):
         processor.index_catalog(model, [99])
+
+
+def test_a_number_for_an_id_that_is_text_is_answered_with_the_text():
+    processor = make_processor(Catalog.from_items([{"item_id": "1000", "title": "Hat"}]))
+    with pytest.raises(ValueError, match="`item_id` must be text, got the number 1000 in `history`: give '1000'"):
+        processor({"history": [1000]})
+    with pytest.raises(ValueError, match=r"must be one of the catalogue's 1 item ids .* got 7 in `history`"):
+        processor({"history": [7]})

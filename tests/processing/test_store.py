@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import logging
+import re
 from datetime import UTC, datetime
 
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image as PILImage
 
 from unimp.processing.catalog_unimp import Catalog
 from unimp.processing.images_unimp import load_image
+from unimp.processing.loaders.card import num_present
 from unimp.processing.store import StoreReport, as_table, make_store, read_store, write_store
 
 FORMATS = ("parquet", "jsonl", "csv")
@@ -424,6 +426,52 @@ def test_wrong_csv_files_raise_with_the_reason(folder, name):
     (folder / "interactions.csv").write_text(text)
     with pytest.raises(ValueError, match=message):
         read_store(folder)
+
+
+@pytest.mark.parametrize("mark", [";", "\t", "|"])
+def test_csv_with_other_separators(folder, mark):
+    (folder / "items.jsonl").unlink()
+    rows = ["item_id", "title", "price"], ["a", "Hat", "12,50"]
+    (folder / "items.csv").write_text("\n".join(mark.join(row) for row in rows))
+    with pytest.raises(ValueError, match=rf"items\.csv` is separated by {re.escape(repr(mark))}: save it with commas"):
+        read_store(folder)
+
+
+@pytest.mark.parametrize("column", ["Rating", " query", "BEHAVIOR"])
+def test_misspelt_columns_of_events(column):
+    meant = column.lower().strip()
+    with pytest.raises(ValueError, match=f"`interactions` has a column `{column}`: rename it to `{meant}`"):
+        make_store(items(), events(**{column: [None, None, None]}))
+    both = events(**{column: [None, None, None], meant: [None, None, None]})
+    assert len(make_store(items(), both).interactions) == 3
+
+
+@pytest.mark.parametrize("column", ["Available", "Image"])
+def test_misspelt_columns_of_items(column):
+    with pytest.raises(ValueError, match=f"`items` has a column `{column}`: rename it to `{column.lower()}`"):
+        make_store(items(**{column: ["yes", "no"]}), events())
+
+
+@pytest.mark.parametrize(
+    ("times", "said"),
+    [
+        ([1_777_000_000_000, 1, 2], "goes up to 1777000000000: divide milliseconds by 1000"),
+        ([20260503, 20260504, 20251231], "goes up to 20260504: write days as 2026-05-03"),
+        ([0, 1, 2], None),
+        ([1_777_000_000, 20260503, 3], None),
+    ],
+)
+def test_times_that_are_hardly_seconds_are_warned_of(times, said, caplog):
+    make_store(items(), events(timestamp=times))
+    expected = [f"`timestamp` is seconds since 1970, but {said}."] if said else []
+    assert [record.message for record in caplog.records] == expected
+
+
+@pytest.mark.parametrize("suffix", ["gif", "TIFF", "bmp"])
+def test_pictures_of_every_format_are_found(folder, suffix):
+    (folder / "images").mkdir(exist_ok=True)
+    PILImage.new("RGB", (2, 2)).save(folder / "images" / f"12.{suffix}")
+    assert num_present(read_store(folder).items, "image") == 1
 
 
 ENCODINGS = ("latin-1", "cp1252", "utf-16", "utf-16-le", "utf-16-be", "utf-32")

@@ -14,13 +14,12 @@ from unimp.training.metrics import Measured, ranking_values
 INF = float("inf")
 
 
-@pytest.fixture
-def figures():
+def figures_of(**ranks):
     """Ann has two rows, of 4 and 5 events before the answer, Bob one of 7; item a is the only one trained on."""
     rows = {"user_id": ["ann", "ann", "bob"], "item_id": [[*"bcbcx"], [*"bcbcxa"], [*"bcdbcdba"]]}
     rows["timestamp"] = [list(range(len(items))) for items in rows["item_id"]]
     samples = held_out_samples(Dataset.from_dict(rows), "recommend", [*"abcdx"])
-    ranks = {"model": np.array([1.0, 12.0, INF]), "popularity": np.array([12.0, 1.0, 1.0])}
+    ranks = {system: np.array(values) for system, values in ranks.items()}
     measured = {
         system: {name: Measured(own) for name, own in ranking_values(values).items()}
         for system, values in ranks.items()
@@ -31,8 +30,18 @@ def figures():
     return json.loads(json.dumps(found, allow_nan=False))["recommend"]
 
 
+@pytest.fixture
+def figures():
+    return figures_of(model=[1.0, 12.0, INF], popularity=[12.0, 1.0, 1.0])
+
+
+def test_what_no_system_ranks_was_in_the_history():
+    # Of semantic codes the model ranks the first ones alone: the second row is none of those.
+    assert figures_of(model=[1.0, INF, INF], popularity=[3.0, 9.0, INF])["without_rank"] == 1
+
+
 def test_people_count_once(figures):
-    assert (figures["rows"], figures["people"], figures["without_rank"]) == (3, 2, 1)
+    assert (figures["rows"], figures["people"], figures["without_rank"]) == (3, 2, 0)
     assert figures["systems"]["model"]["hr@10"] == {"value": 0.25, "low": 0, "high": 0.5}
     assert figures["systems"]["popularity"]["hr@10"] == {"value": 0.75, "low": 0.5, "high": 1}
 

@@ -417,7 +417,7 @@ def test_prompts_that_a_backbone_cannot_read_are_refused(store, tmp_path):
             build(store, arguments)
 
 
-def test_a_continued_model_gets_the_items_it_does_not_know(built, store, tmp_path):
+def test_a_continued_model_gets_the_items_it_does_not_know(built, store, tmp_path, caplog):
     for part in built:
         part.save_pretrained(tmp_path)
     rows = [{"item_id": "brand-new", "title": "Harbour Coat", "category": "coat"}, dict(store.items[0])]
@@ -427,6 +427,10 @@ def test_a_continued_model_gets_the_items_it_does_not_know(built, store, tmp_pat
     assert processor.catalog.item_ids == [*built[1].catalog.item_ids, "brand-new"]
     assert model.config.num_items == len(processor.catalog)
     assert not model.model.item_rows.learned[-1].any()  # known by its content alone
+    assert f"{len(store.items) - 1} items of the model are not in the store, such as" in caplog.text
+    caplog.clear()
+    build(store, ModelArguments(model=str(tmp_path)))
+    assert "not in the store" not in caplog.text
 
 
 def test_a_named_encoder_joins_the_content(build_model, built, tmp_path):

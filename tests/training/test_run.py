@@ -171,6 +171,13 @@ def test_a_run_on_new_items_is_resumed(store, cold_split, tmp_path):
     torch.testing.assert_close(again.model.state_dict(), whole.model.state_dict(), rtol=0, atol=0)
 
 
+def test_what_was_trained_on_other_items_is_not_resumed(store, split, cold_split, tmp_path):
+    fields = {"save_strategy": "steps", "save_steps": 1, "max_steps": 1}
+    run(store, cold_split, ModelArguments(**TINY), config_of(tmp_path, **fields))
+    with pytest.raises(ValueError, match="`resume`: the checkpoint was trained on other items"):
+        run(store, split, ModelArguments(**TINY), config_of(tmp_path, **fields), resume=True)
+
+
 def test_what_is_resumed_is_what_was_written_last_and_whole(tmp_path):
     for time, name in enumerate(("checkpoint-23", "checkpoint-7", "checkpoint-8")):
         state = tmp_path / name / ("trainer_state.json" if time < 2 else "optimizer.pt")
