@@ -176,7 +176,7 @@ def test_what_is_available_is_looked_up_again_when_the_catalogue_changes():
     processor.catalog.remove(["hat", "coat"])
     assert recommend._unavailable_items().tolist() == [1, 4]
     assert not {"hat", "coat"} & set(ids(recommend({"history": []}, candidates=["hat", "belt", "coat"])))
-    processor.catalog.replace([{"item_id": "hat"}])
+    processor.catalog.replace([{"item_id": "hat", "available": True}])
     assert "hat" in ids(recommend({"history": []}))
 
 
