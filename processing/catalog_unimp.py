@@ -239,7 +239,7 @@ class Catalog:
             `ValueError`: as the class, or there would be more items than the model has codes for (`most_items`). The
                 catalogue is then as it was.
         """
-        first, table = len(self), self._with_rows(items, root)
+        first, table = len(self), self._with_rows(_to_table(items, root))
         if self.most_items is not None and len(table) > self.most_items:
             raise ValueError(
                 f"`items` are {len(table) - first}, too many to join {first}: the model's semantic codes "
@@ -257,8 +257,8 @@ class Catalog:
         Args:
             items, root: as in [`~Catalog.add`].
         """
-        items = items if isinstance(items, str | Mapping) else list(items)
-        table = self._with_rows(items, root)
+        given = _to_table(items, root)
+        table = self._with_rows(given)
         item_ids = table[Columns.ITEM_ID].to_pylist()[len(self) :]
         if unknown := [item_id for item_id in item_ids if item_id not in self]:
             raise ValueError(f"`items` must be in the catalogue, got {unknown[:3]}: `add` those.")
@@ -266,18 +266,19 @@ class Catalog:
         if len(set(codes)) < len(codes):
             raise ValueError("`items` must have each `item_id` once, got some more than once: leave the repeats out.")
         rows, available = list(range(len(self))), self.available
-        for row, (item, code) in enumerate(zip(items, codes, strict=True), start=len(self)):
+        said = given[AVAILABLE].to_pylist() if AVAILABLE in given.column_names else [None] * len(given)
+        for row, (code, may_be_shown) in enumerate(zip(codes, said, strict=True), start=len(self)):
             rows[code] = row
-            if item.get(AVAILABLE) is not None:
-                available[code] = item[AVAILABLE]
+            if may_be_shown is not None:
+                available[code] = may_be_shown
         kept = self._codes
         self._set_table(_with_available(table.take(rows), available))
         if kept is not None:
             self.set_codes(kept)
         return codes
 
-    def _with_rows(self, items: Iterable[Mapping[str, Any]], root: str | Path | None) -> pa.Table:
-        added = _with_defaults(_to_table(items, root))
+    def _with_rows(self, added: pa.Table) -> pa.Table:
+        added = _with_defaults(added)
         added = added.drop_columns([CODES] if CODES in added.column_names else [])  # they are this catalogue's to give
         try:
             return pa.concat_tables([self.table, added], promote_options="permissive")

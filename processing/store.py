@@ -108,8 +108,8 @@ def read_store(folder: str | Path, rating_range: Range | None = None) -> Store:
     """Reads a folder with `items.*`, `interactions.*` (parquet, jsonl or csv) and, if there are pictures, `images/`.
 
     The `image` column may hold encoded pictures or paths inside the folder, relative to it or to `images/`. Without
-    the column the pictures are the files `images/{item_id}.jpg` (or png, webp, gif, bmp, tiff). Files are opened on
-    use only; pictures embedded in a parquet file are held in memory.
+    the column the pictures are the files `images/{item_id}.jpg` (or jpeg, png, webp, gif, bmp, tiff). Files are
+    opened on use only; pictures embedded in a parquet file are held in memory.
 
     Files of text are UTF-8. A csv file has no types: all its columns are text except `rating` and the items'
     `available` (true or false, 1 or 0, yes or no), an empty cell is a missing value. In the other formats whole-number

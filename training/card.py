@@ -160,7 +160,7 @@ def _training(args: Any, model: PreTrainedModel, untaught: Sequence[str]) -> str
     # The trainer settles the rate where none is given.
     rate = "" if args.learning_rate is None else f" learning rate {args.learning_rate:g},"
     passes = f"{args.num_passes} pass{'es' if args.num_passes > 1 else ''}"
-    length = f"{args.max_steps:,} steps at most of {passes}" if args.max_steps > 0 else passes
+    length = f"{args.max_steps:,} steps over the examples of {passes}" if args.max_steps > 0 else passes
     taught = ", ".join(task for task, share in args.task_rates.items() if share and task not in untaught)
     warning = f"\nNo event had an answer to {' or '.join(untaught)}: what it answers then means nothing.\n"
     return f"""## Training

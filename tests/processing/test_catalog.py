@@ -363,6 +363,11 @@ def test_replaced_items_keep_their_codes_and_what_is_said_of_them_alone_changes(
     assert catalog.available[1]
     assert not catalog.available[2]
     assert catalog.item(0) == kept
-    for wrong, message in (([{"item_id": "other"}], "`add` those"), ([{"item_id": ids[1]}] * 2, "once")):
+    for wrong, message in (
+        ([{"item_id": "other"}], "`add` those"),
+        ([{"item_id": ids[1]}] * 2, "once"),
+        (None, "must be a list of dictionaries"),
+        ({"item_id": ids[1]}, "must be a list of dictionaries"),
+    ):
         with pytest.raises(ValueError, match=f"`items`.*{message}"):
             catalog.replace(wrong)

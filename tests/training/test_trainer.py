@@ -341,7 +341,7 @@ def test_the_card_says_which_tasks_had_no_example(make_trainer, tmp_path):
     [
         ({"num_passes": 1}, "; 1 pass, learning"),
         ({"num_passes": 3}, "; 3 passes, learning"),
-        ({"num_passes": 3, "max_steps": 5}, "; 5 steps at most of 3 passes, learning"),
+        ({"num_passes": 3, "max_steps": 5}, "; 5 steps over the examples of 3 passes, learning"),
     ],
 )
 def test_the_card_says_how_long_the_training_was(built, tmp_path, settings, said):
