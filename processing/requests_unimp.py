@@ -4,6 +4,7 @@ import datetime
 import math
 import numbers
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,13 +98,24 @@ def match_tasks(samples: Any, task: Any) -> tuple[list[Any], list[Any]]:
 
 
 def seconds(time: Any) -> float | None:
-    """A timestamp as seconds since 1970; UTC where a moment does not name its zone."""
+    """A timestamp, as a table may have it, as seconds since 1970; UTC where a moment does not name its zone."""
     if is_missing(time):
         return None
+    if isinstance(time, str):
+        time = _time_of_text(time)
     if isinstance(time, datetime.datetime):
         return (time if time.tzinfo else time.replace(tzinfo=datetime.UTC)).timestamp()
     if not isinstance(time, numbers.Real) or isinstance(time, bool) or not math.isfinite(time):
         raise ValueError(
-            f"`{Columns.TIMESTAMP}` must be seconds since 1970, a datetime or missing, got {shown(time)}."
+            f"`{Columns.TIMESTAMP}` must be seconds since 1970, a date or missing, got {shown(time)}."
         )
     return float(time)
+
+
+def _time_of_text(text: str) -> float | datetime.datetime:
+    for read in (float, datetime.datetime.fromisoformat):
+        with suppress(ValueError):
+            return read(text)
+    raise ValueError(
+        f"`{Columns.TIMESTAMP}` must be seconds since 1970 or a date such as 2026-05-01 10:00, got {shown(text)}."
+    )

@@ -455,10 +455,11 @@ def _pictures(values: pa.ChunkedArray, folder: Path | None, report: StoreReport)
 def _find(path: str | None, folder: Path | None, report: StoreReport) -> str | None:
     if not path:
         return None
+    place = path
     if folder is not None and not os.path.isfile(folder / path):
-        path = os.path.join(IMAGE_FOLDER, path)  # an absolute path stays what it is, and is refused below
+        place = os.path.join(IMAGE_FOLDER, path)  # an absolute path stays what it is, and is refused below
     try:
-        return os.path.abspath(resolve_path(path, folder))
+        return os.path.abspath(resolve_path(place, folder))
     except ImageError:
         report.change("items: `image` names no file that may be used and is now missing", [path])
         return None

@@ -322,14 +322,14 @@ def test_wrong_periods_are_refused(periods):
         make_processor(periods=periods)
 
 
-def test_a_datetime_is_seconds_since_1970(processor):
+def test_a_date_is_seconds_since_1970(processor):
     def history(first, second):
         return {"history": [{"item_id": "coat", "timestamp": first}, {"item_id": "belt", "timestamp": second}]}
 
     moments = [datetime.datetime(2024, 5, 1, hour, tzinfo=datetime.UTC) for hour in (1, 3)]
     naive = [moment.replace(tzinfo=None) for moment in moments]
     expected = processor(history(0, 7200))["behavior_ids"]
-    for first, second in (moments, naive):
+    for first, second in (moments, naive, ("2024-05-01 01:00", "2024-05-01T03:00Z"), ("0", "7200")):
         assert torch.equal(processor(history(first, second))["behavior_ids"], expected)
 
 

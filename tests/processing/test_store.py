@@ -545,6 +545,7 @@ def test_pictures_outside_the_folder_are_left_out(tmp_path, path):
     store = read_store(inside)
     assert store.items[0]["image"] is None
     assert list(store.report.changed.values()) == [1]
+    assert list(store.report.examples.values()) == [[path.format(outside=outside)]]
 
 
 def test_pictures_are_found_by_item_id(folder):
