@@ -9,6 +9,8 @@ from transformers import PreTrainedTokenizerFast, ViTImageProcessorPil
 
 from unimp import Catalog, UniMPConfig, UniMPForConditionalGeneration, UniMPProcessor
 
+from .tables import EVENT_ROWS, ITEM_ROWS, write
+
 TASK_NAMES = ("recommend", "search", "rate", "explain", "select")
 ITEMS = [
     {"item_id": "shirt", "title": "Red shirt", "price": 19.5, "colours": ["red", "white"]},
@@ -119,6 +121,13 @@ def make_request(task, history=("shirt", "hat", "socks"), answer=False):
     if task in ("rate", "explain"):
         return {**sample, "item": {"item_id": "shoes", "rating": 4, "explanation": "They fit"}}
     return {**sample, "answer": ["scarf", "coat"] if task == "select" else "gloves"}
+
+
+@pytest.fixture
+def store_folder(tmp_path):
+    write(tmp_path / "items.jsonl", ITEM_ROWS)
+    write(tmp_path / "interactions.jsonl", EVENT_ROWS)
+    return tmp_path
 
 
 @pytest.fixture
