@@ -42,6 +42,7 @@ setup(
         "sacrebleu>=2.6",
         "safetensors>=0.8",
         "scikit-learn>=1.6",
+        "scipy>=1.15",
         "tokenizers>=0.23",
         "torch>=2.13",
         "torchmetrics>=1.9",

@@ -20,7 +20,7 @@ print(store.report)  # what was skipped or changed, and why
 split = make_split(store, "leave_one_out")  # everybody's last choice is kept for testing
 
 # A tiny new model; `vision="google/siglip-base-patch16-224"` and so on would start from pretrained parts.
-model, processor = build(store, ModelArguments(full_chunks=2), split.train)
+model, processor = build(store, ModelArguments(), split.train)
 config = UniMPTrainingConfig(MODEL, num_passes=10, learning_rate=2e-3, task_rates={"recommend": 1, "search": 1})
 trainer = UniMPTrainer(model, config, processing_class=processor, train_dataset=split.train)
 trainer.train()

@@ -106,9 +106,7 @@ def seconds(time: Any) -> float | None:
     if isinstance(time, datetime.datetime):
         return (time if time.tzinfo else time.replace(tzinfo=datetime.UTC)).timestamp()
     if not isinstance(time, numbers.Real) or isinstance(time, bool) or not math.isfinite(time):
-        raise ValueError(
-            f"`{Columns.TIMESTAMP}` must be seconds since 1970, a date or missing, got {shown(time)}."
-        )
+        raise ValueError(f"`{Columns.TIMESTAMP}` must be seconds since 1970, a date or missing, got {shown(time)}.")
     return float(time)
 
 

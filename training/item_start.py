@@ -1,8 +1,7 @@
 """Where the learned part of an item's code row starts: items that people choose close together start alike."""
 
-from collections.abc import Iterator
-
 import numpy as np
+import scipy.sparse
 import torch
 from datasets import Dataset
 
@@ -44,18 +43,17 @@ def cooccurrence_rows(train: Dataset, catalog: Catalog, size: int) -> torch.Tens
 def _pair_counts(train: Dataset, catalog: Catalog) -> torch.Tensor:
     """How often two items stand close together, near ones counting more: sparse, symmetric, `(items, items)`."""
     lists = as_table(train)[Columns.ITEM_ID].combine_chunks()
-    codes = torch.tensor([catalog.position(item_id) for item_id in lists.flatten().to_pylist()], dtype=torch.long)
-    people = torch.from_numpy(np.repeat(np.arange(len(lists)), lists.value_lengths().to_numpy()))
-    indices, weights = zip(*_pairs(codes, people), strict=True)
-    counts = _sparse(torch.cat(indices, dim=1), torch.cat(weights), len(catalog))
-    return (counts + counts.t()).coalesce()
-
-
-def _pairs(codes: torch.Tensor, people: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    codes = np.array([catalog.position(item_id) for item_id in lists.flatten().to_pylist()], dtype=np.int64)
+    people = np.repeat(np.arange(len(lists)), lists.value_lengths().to_numpy())
+    shape = (len(catalog), len(catalog))
+    counts = scipy.sparse.csr_array(shape, dtype=np.float32)
     for steps in range(1, WINDOW + 1):
-        same = people[steps:] == people[: max(0, len(people) - steps)]
-        pairs = torch.stack([codes[: max(0, len(codes) - steps)][same], codes[steps:][same]])
-        yield pairs, torch.full((pairs.shape[1],), 1 / steps)
+        same = people[steps:] == people[:-steps]
+        weights = np.full(same.sum(), 1 / steps, dtype=np.float32)
+        # Summed at once: the pairs of all steps together are ten times the events.
+        counts += scipy.sparse.csr_array((weights, (codes[:-steps][same], codes[steps:][same])), shape)
+    counts = (counts + counts.T).tocoo()
+    return _sparse(torch.from_numpy(np.stack(counts.coords)), torch.from_numpy(counts.data), len(catalog)).coalesce()
 
 
 def _mutual_information(counts: torch.Tensor) -> torch.Tensor:

@@ -96,8 +96,11 @@ class ModelArguments:
     )
     order: str = field(default="code_first", metadata={"help": "`code_first`, or the paper's `code_last`."})
     full_chunks: int | None = field(
-        default=3,
-        metadata={"help": "Most recent items shown with picture and attributes; all of them for null (YAML)."},
+        default=0,
+        metadata={
+            "help": "Most recent items shown with picture and attributes beside their codes, which know both; all of "
+            "them for null (YAML). Tiny new decoders recommend best with 0; a pretrained one can read: give it some."
+        },
     )
     prompt_length: int = field(default=512, metadata={"help": "Tokens of a prompt; the oldest chunks are left out."})
     item_encoder: str | None = field(
@@ -124,7 +127,7 @@ class ModelArguments:
         },
     )
     item_start: str = field(
-        default="random",
+        default="cooccurrence",
         metadata={
             "help": "Where the learned part of the items' codes starts: `random`, or `cooccurrence`, with which items "
             "that people choose close together start alike; a code that several items share, at their mean."
@@ -302,6 +305,7 @@ def build(
     if sizes is not None:
         logger.info("%s", describe_codes(code_report(model.model.item_codes)))
     if arguments.item_start == "cooccurrence" and train is not None:
+        logger.info("The items' codes start from what people choose close together ...")
         _start_items(model, cooccurrence_rows(train, catalog, model.get_input_embeddings().embedding_dim))
     return model, processor
 
@@ -376,6 +380,11 @@ def _build_on_backbones(
         new_part = new_part | {"item_embedding_scale": arguments.hidden_size**0.5}  # as in a model that is all new
     else:
         text = arguments.text
+        if arguments.full_chunks == 0:
+            logger.warning(
+                "`full_chunks` 0 shows the pretrained decoder a history's codes, and neither its texts nor its "
+                "pictures: give it some, such as 3."
+            )
         check_prompt_length(
             arguments.prompt_length, AutoConfig.from_pretrained(text).get_text_config(), "prompt_length"
         )

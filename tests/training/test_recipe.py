@@ -79,7 +79,7 @@ def test_a_store_with_nothing_but_ids(caplog):
     assert "pictures could not be read" in caplog.text
 
 
-def test_pretrained_backbones(store, tmp_path):
+def test_pretrained_backbones(store, tmp_path, caplog):
     tokenizer = train_tokenizer(store_texts(store), 400)
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     text = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer) + 8, **sizes))
@@ -88,13 +88,16 @@ def test_pretrained_backbones(store, tmp_path):
     vision = ResNetModel(ResNetConfig(embedding_size=8, hidden_sizes=[16], depths=[1], layer_type="basic"))
     vision.save_pretrained(tmp_path / "vision")
     ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "vision")
-    arguments = ModelArguments(vision=str(tmp_path / "vision"), text=str(tmp_path / "text"), num_latents=2)
-    model, processor = build(store, arguments)
+    backbones = {"vision": str(tmp_path / "vision"), "text": str(tmp_path / "text"), "num_latents": 2}
+    model, processor = build(store, ModelArguments(**backbones, full_chunks=1))
+    assert not [record for record in caplog.records if "full_chunks" in record.message]
     assert model.config.num_items == len(store.items)
     assert processor.text_vocab_size == len(tokenizer) + 8
     kept = model.model.language_model.layers[0].self_attn.q_proj.weight
     torch.testing.assert_close(kept, text.model.layers[0].self_attn.q_proj.weight)
     assert processor([{"history": [store.items["item_id"][0]]}])["pixel_values"].shape[-2:] == (32, 32)
+    build(store, ModelArguments(**backbones))
+    assert "`full_chunks` 0 shows the pretrained decoder a history's codes" in caplog.text
 
 
 def test_a_decoder_without_a_vision_encoder_is_refused():
