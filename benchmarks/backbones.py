@@ -59,9 +59,8 @@ def main() -> int:
     options = parser.parse_args()
     store = read_store(options.dataset)
     start = time.perf_counter()
-    arguments = ModelArguments(
-        vision=options.vision, text=options.text, image_size=128, num_latents=8, cross_attention_every=5, full_chunks=2
-    )
+    sizes = {"image_size": 128, "num_latents": 8, "cross_attention_every": 5, "full_chunks": 2}
+    arguments = ModelArguments(vision=options.vision, text=options.text, item_start="random", **sizes)
     train = leave_one_out(store.interactions).train
     model, processor = build(store, arguments, train)
     print(f"built in {time.perf_counter() - start:.0f} s: {sum(p.numel() for p in model.parameters()):,} parameters")

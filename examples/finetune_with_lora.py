@@ -19,7 +19,7 @@ DATASET, MODEL = "store", "my-lora-model"
 
 store = read_store(DATASET)
 split = make_split(store, "leave_one_out")
-backbones = ModelArguments(vision="google/siglip-base-patch16-224", text="HuggingFaceTB/SmolLM2-135M")
+backbones = ModelArguments(vision="google/siglip-base-patch16-224", text="HuggingFaceTB/SmolLM2-135M", full_chunks=3)
 model, processor = build(store, backbones, split.train)
 
 # In the decoder only: "all-linear" would adapt the picture encoder, too.
