@@ -99,7 +99,7 @@ class ModelArguments:
         default=0,
         metadata={
             "help": "Most recent items shown with picture and attributes beside their codes, which know both; all of "
-            "them for null (YAML). Tiny new decoders recommend best with 0; a pretrained one can read: give it some."
+            "them for null (YAML). A tiny new decoder learns to read on many people only; give a pretrained one some."
         },
     )
     prompt_length: int = field(default=512, metadata={"help": "Tokens of a prompt; the oldest chunks are left out."})
