@@ -289,6 +289,13 @@ def build(
             f"`feature_similarity` {arguments.feature_similarity} compares items with a code each, but this "
             "catalogue's have semantic codes: leave it out, or give `--item_codes atomic`."
         )
+    readers = [name for name in ("text", "visual_prompt_tokens") if getattr(arguments, name)]
+    if readers and arguments.full_chunks == 0:
+        logger.warning(
+            "`full_chunks` 0 shows a history's codes, and neither its texts nor its pictures: beside `%s` give it "
+            "some, such as 3.",
+            readers[0],
+        )
     catalog = Catalog(as_table(store.items))
     catalog.embed_images()
     features = None
@@ -380,11 +387,6 @@ def _build_on_backbones(
         new_part = new_part | {"item_embedding_scale": arguments.hidden_size**0.5}  # as in a model that is all new
     else:
         text = arguments.text
-        if arguments.full_chunks == 0:
-            logger.warning(
-                "`full_chunks` 0 shows the pretrained decoder a history's codes, and neither its texts nor its "
-                "pictures: give it some, such as 3."
-            )
         check_prompt_length(
             arguments.prompt_length, AutoConfig.from_pretrained(text).get_text_config(), "prompt_length"
         )

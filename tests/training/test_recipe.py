@@ -97,7 +97,13 @@ def test_pretrained_backbones(store, tmp_path, caplog):
     torch.testing.assert_close(kept, text.model.layers[0].self_attn.q_proj.weight)
     assert processor([{"history": [store.items["item_id"][0]]}])["pixel_values"].shape[-2:] == (32, 32)
     build(store, ModelArguments(**backbones))
-    assert "`full_chunks` 0 shows the pretrained decoder a history's codes" in caplog.text
+    assert "beside `text` give it some" in caplog.text
+
+
+def test_visual_prompts_of_codes_alone_are_warned_of(store, caplog):
+    arguments = ModelArguments(**TINY | {"full_chunks": 0, "cross_attention_every": 0, "visual_prompt_tokens": 2})
+    build(store, arguments)
+    assert "beside `visual_prompt_tokens` give it some" in caplog.text
 
 
 def test_a_decoder_without_a_vision_encoder_is_refused():
