@@ -105,7 +105,7 @@ def _about(model: PreTrainedModel, name: str) -> str:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     tasks = ", ".join(task for task in _tasks(model) if task in REQUESTS)
     if config.cross_attention_every:
-        how = "reach a language model through gated cross-attention"
+        how = "reach a language model through the items' codes and gated cross-attention"
     elif config.visual_prompt_tokens:
         how = "are tokens that a language model reads"
     else:

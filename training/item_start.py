@@ -12,6 +12,10 @@ from ..processing.store import as_table
 WINDOW = 10
 # Exponent of how often a neighbour occurs: rare neighbours otherwise tell too much (Levy et al., 2015, TACL).
 SMOOTHING = 0.75
+# More than so many take long in a wide decoder, and tell ever less.
+MOST_DIRECTIONS = 256
+# Of a row that is known, relative to the root mean square of all.
+LEAST_LENGTH = 1e-2
 
 
 def cooccurrence_rows(train: Dataset, catalog: Catalog, size: int) -> torch.Tensor:
@@ -26,18 +30,20 @@ def cooccurrence_rows(train: Dataset, catalog: Catalog, size: int) -> torch.Tens
         size (`int`): width of a row.
 
     Returns:
-        `torch.Tensor` of shape `(items, min(size, items))`: root mean square 1 over all that is not 0; zeros for an
-        item that `train` does not have.
+        `torch.Tensor` of shape `(items, directions)`, at most `size` of them: root mean square 1 over all that is not
+        0; zeros for an item of which `train` tells nothing.
     """
     information = _mutual_information(_pair_counts(train, catalog))
-    size = min(size, len(catalog))
-    generator = torch.get_rng_state()
-    torch.manual_seed(0)  # the same start for every seed of training
-    vectors, values, _ = torch.svd_lowrank(information, q=size, niter=6)
-    torch.set_rng_state(generator)
+    size = min(size, MOST_DIRECTIONS, len(catalog))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # the same start for every seed of training
+        vectors, values, _ = torch.svd_lowrank(information, q=size, niter=6)
     rows = vectors * values.sqrt()
-    known = rows.abs().amax(1) > 1e-6
-    return rows / rows[known].square().mean().sqrt().clamp(min=1e-6) if known.any() else rows
+    lengths = rows.norm(dim=-1)
+    # Few items that stand apart from all others are in none of the directions kept: they tell nothing of themselves.
+    rows = rows * (lengths > LEAST_LENGTH * lengths.square().mean().sqrt())[:, None]
+    known = rows.any(dim=-1)
+    return rows / rows[known].square().mean().sqrt() if known.any() else rows
 
 
 def _pair_counts(train: Dataset, catalog: Catalog) -> torch.Tensor:

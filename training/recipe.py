@@ -342,6 +342,8 @@ def _start_items(model: UniMPForConditionalGeneration, rows: torch.Tensor) -> No
 def _mean_rows(rows: torch.Tensor, codes: torch.Tensor, config: UniMPConfig) -> torch.Tensor:
     """Of rows of items, the mean of those that share a code, `[config.num_code_rows, size]`, scaled as they were."""
     known = rows.any(dim=-1)
+    if not known.any():
+        return rows.new_zeros(config.num_code_rows, rows.shape[1])
     places = (codes + codes.new_tensor(config.level_starts))[known].flatten().long()
     sums = rows.new_zeros(config.num_code_rows, rows.shape[1])
     sums.index_add_(0, places, rows[known].repeat_interleave(config.code_levels, dim=0))

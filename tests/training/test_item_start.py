@@ -4,8 +4,10 @@ import pytest
 import torch
 from datasets import Dataset
 
+from unimp import UniMPConfig
 from unimp.processing import Catalog
 from unimp.training.item_start import _mutual_information, _pair_counts, cooccurrence_rows
+from unimp.training.recipe import _mean_rows
 
 
 def make_train(*rows):
@@ -58,3 +60,20 @@ def test_the_start_is_the_same_and_draws_nothing_from_training(catalog):
 
 def test_people_of_one_event_tell_nothing(catalog):
     assert not cooccurrence_rows(make_train("a", "b"), catalog, 4).any()
+
+
+def test_items_that_stand_apart_are_left_to_chance():
+    """Of two items that only each other's company tells, nothing is in the directions of all the others."""
+    many = [f"i{number}" for number in range(40)]
+    catalog = Catalog.from_items([{"item_id": item_id} for item_id in [*many, "x", "y"]])
+    train = make_train(*[many[start:] + many[:start] for start in range(40)], ["x", "y"])
+    rows = cooccurrence_rows(train, catalog, 4)
+    lengths = rows.norm(dim=-1)
+    assert ((lengths == 0) | (lengths > 1e-2)).all()
+
+
+def test_of_people_of_one_event_semantic_codes_start_at_random(catalog):
+    config = UniMPConfig(code_sizes=[2, 4])
+    rows = _mean_rows(torch.zeros(6, 4), torch.zeros(6, 2, dtype=torch.int32), config)
+    assert rows.shape == (config.num_code_rows, 4)
+    assert not rows.any()
