@@ -98,11 +98,13 @@ def match_tasks(samples: Any, task: Any) -> tuple[list[Any], list[Any]]:
 
 
 def seconds(time: Any) -> float | None:
-    """A timestamp, as a table may have it, as seconds since 1970; UTC where a moment does not name its zone."""
+    """A timestamp as seconds since 1970: a number, a date or its text; UTC where a moment does not name its zone."""
     if is_missing(time):
         return None
     if isinstance(time, str):
         time = _time_of_text(time)
+    if isinstance(time, datetime.date) and not isinstance(time, datetime.datetime):
+        time = datetime.datetime(time.year, time.month, time.day)
     if isinstance(time, datetime.datetime):
         return (time if time.tzinfo else time.replace(tzinfo=datetime.UTC)).timestamp()
     if not isinstance(time, numbers.Real) or isinstance(time, bool) or not math.isfinite(time):

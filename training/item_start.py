@@ -14,7 +14,7 @@ WINDOW = 10
 SMOOTHING = 0.75
 # More than so many take long in a wide decoder, and tell ever less.
 MOST_DIRECTIONS = 256
-# Of a row that is known, relative to the root mean square of all.
+# Of a row that tells something, relative to the root mean square of all.
 LEAST_LENGTH = 1e-2
 
 
@@ -40,7 +40,7 @@ def cooccurrence_rows(train: Dataset, catalog: Catalog, size: int) -> torch.Tens
         vectors, values, _ = torch.svd_lowrank(information, q=size, niter=6)
     rows = vectors * values.sqrt()
     lengths = rows.norm(dim=-1)
-    # Few items that stand apart from all others are in none of the directions kept: they tell nothing of themselves.
+    # Of items that stand apart from the others nothing is in the directions that are kept, and rounding is left.
     rows = rows * (lengths > LEAST_LENGTH * lengths.square().mean().sqrt())[:, None]
     known = rows.any(dim=-1)
     return rows / rows[known].square().mean().sqrt() if known.any() else rows

@@ -21,7 +21,7 @@ from .training.trainer import NEW_LEARNING_RATE, UniMPTrainingConfig
 
 def model_arguments() -> ModelArguments:
     """The model of the quickstart: a tiny one, with one gated cross-attention block, to see what it looks at."""
-    # Random, as its figures in benchmarks/README.md were measured; `full_chunks` 0 would recommend better.
+    # Codes start at random as they did when its figures in benchmarks/README.md were measured.
     return ModelArguments(cross_attention_every=3, full_chunks=2, item_start="random")
 
 

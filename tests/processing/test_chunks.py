@@ -331,6 +331,8 @@ def test_a_date_is_seconds_since_1970(processor):
     expected = processor(history(0, 7200))["behavior_ids"]
     for first, second in (moments, naive, ("2024-05-01 01:00", "2024-05-01T03:00Z"), ("0", "7200")):
         assert torch.equal(processor(history(first, second))["behavior_ids"], expected)
+    day = datetime.date(2024, 5, 1)
+    assert torch.equal(processor(history(day, "2024-05-01 02:00"))["behavior_ids"], expected)
 
 
 @pytest.mark.parametrize("task_name", ["rate", "explain"])

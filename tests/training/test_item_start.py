@@ -63,13 +63,15 @@ def test_people_of_one_event_tell_nothing(catalog):
 
 
 def test_items_that_stand_apart_are_left_to_chance():
-    """Of two items that only each other's company tells, nothing is in the directions of all the others."""
-    many = [f"i{number}" for number in range(40)]
-    catalog = Catalog.from_items([{"item_id": item_id} for item_id in [*many, "x", "y"]])
-    train = make_train(*[many[start:] + many[:start] for start in range(40)], ["x", "y"])
-    rows = cooccurrence_rows(train, catalog, 4)
-    lengths = rows.norm(dim=-1)
-    assert ((lengths == 0) | (lengths > 1e-2)).all()
+    """Of pairs that stand by themselves nothing is in the eight directions of eight groups; rounding is left."""
+    groups = [[f"{group}-{number}" for number in range(8)] for group in range(8)]
+    pairs = [[f"left-{number}", f"right-{number}"] for number in range(20)]
+    catalog = Catalog.from_items([{"item_id": item_id} for row in (*groups, *pairs) for item_id in row])
+    turned = [group[start:] + group[:start] for group in groups for start in range(8)]
+    rows = cooccurrence_rows(make_train(*turned, *pairs), catalog, 8)
+    assert rows[:64].any(dim=-1).all()
+    assert not rows[64:].any()
+    assert rows[:64].square().mean().sqrt() == pytest.approx(1, abs=1e-3)
 
 
 def test_of_people_of_one_event_semantic_codes_start_at_random(catalog):
