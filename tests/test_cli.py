@@ -177,8 +177,7 @@ def test_wrong_options_are_named(tmp_path, text, arguments, message):
         (["train", "--dataset", "x", "--visual_prompt_tokens", "2"], 1, "set `cross_attention_every` to 0, got 1"),
         (["train", "--dataset", "x", "--visual_prompt_tokens", "-1"], 1, "`visual_prompt_tokens` must be at least 0"),
         (
-            ["train", "--dataset", "x", "--full_chunks", "3", "--visual_prompt_tokens", "200"]
-            + ["--cross_attention_every", "0"],
+            ["train", "--dataset=x", "--full_chunks=3", "--cross_attention_every=0", "--visual_prompt_tokens=200"],
             1,
             "leave no room in `prompt_length` 512",
         ),
