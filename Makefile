@@ -18,8 +18,9 @@ $(VENV)/.installed: requirements.txt setup.py
 quickstart: $(VENV)/.installed
 	$(BIN)/unimp quickstart --output_dir outputs/quickstart
 
+# In two processes, as each test has one thread.
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 quality: $(VENV)/.installed
 	$(BIN)/ruff check $(CODE)
