@@ -50,7 +50,7 @@ from unimp.training.trainer import UniMPTrainer, UniMPTrainingConfig
 WARM_UP = 3
 KEPT = ("task_rates", "per_device_train_batch_size", "learning_rate", "weight_decay", "adam_beta2")
 # One and the same loss for all: the mean negative log-probability of the labels.
-PLAIN_LOSS = {"later_weights": [], "focal_gamma": 0.0, "task_weights": {}}
+PLAIN_LOSS = {"later_weights": [], "focal_gamma": 0.0, "task_weights": {}, "role_weights": {}}
 STOCK, ONCE, CACHED = "stock SFTTrainer", "pictures once a batch", "pictures cached"
 BF16, UNSORTED = "pictures cached, bf16", "pictures cached, random batches"
 DEFAULT_LOSS = "pictures cached, default loss"

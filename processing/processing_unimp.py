@@ -20,6 +20,7 @@ from .chunks_unimp import (
     ITEM_ROLE,
     NO_BEHAVIOR,
     NO_ROLE,
+    QUERY_ANSWER_ROLE,
     ChunkFormat,
     Event,
     Tokens,
@@ -363,10 +364,11 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
             ending.add(chunk_format.marker(ITEM))
         num_asked = len(ending)
         if training:
+            role = QUERY_ANSWER_ROLE if task.asks == Columns.QUERY else ITEM_ROLE
             for position in self._answers(sample, task, candidates):
-                ending.add(chunk_format.code(self.item_code(position)), ITEM_ROLE)
+                ending.add(chunk_format.code(self.item_code(position)), role)
             if task.asks == CANDIDATES:
-                ending.add(chunk_format.marker(END_OF_CHUNK), ITEM_ROLE)
+                ending.add(chunk_format.marker(END_OF_CHUNK), role)
         return ending, num_asked
 
     def _text_ending(

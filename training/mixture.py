@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import Sampler
 
 from ..processing import TASKS, Columns, UniMPProcessor
-from ..processing.chunks_unimp import ITEM_ROLE, NO_ROLE, TEXT_ROLES
+from ..processing.chunks_unimp import ITEM_ROLE, NO_ROLE, QUERY_ANSWER_ROLE, TEXT_ROLES
 from ..processing.picture_store_unimp import NoPictures, PictureStore
 from ..processing.tasks_unimp import CANDIDATES
 
@@ -262,13 +262,14 @@ class UniMPCollator:
     Args:
         processor ([`UniMPProcessor`]): writes the chunks.
         task_weights (`dict[str, float]`): weight of each task's tokens; 1 where not given.
-        role_weights (`dict[str, float]`): weight of `item`, `rating` and `explanation` tokens; 1 where not given.
+        role_weights (`dict[str, float]`): weight of `item`, `query_answer`, `rating` and `explanation` tokens; 1 where
+            not given.
         num_later (`int`, defaults to 0): how many items after the next one are to be expected too; of each the first
             token.
         catalog_features ([`PictureStore`], *optional*): [`UniMPProcessor.encode_pictures`] of the catalogue.
     """
 
-    ROLES = {ITEM_ROLE: "item"} | {role: column for column, role in TEXT_ROLES.items()}
+    ROLES = {ITEM_ROLE: "item", QUERY_ANSWER_ROLE: "query_answer"} | {role: name for name, role in TEXT_ROLES.items()}
 
     def __init__(
         self,
@@ -298,7 +299,7 @@ class UniMPCollator:
         batch["loss_weights"] = task_weights[:, None] * self.role_weights[batch["roles"]]
         if self.num_later:
             sets = torch.tensor([TASKS[task].asks == CANDIDATES for task in tasks])  # whose order means nothing
-            is_item = (batch["roles"] == ITEM_ROLE) & ~sets[:, None]
+            is_item = torch.isin(batch["roles"], torch.tensor([ITEM_ROLE, QUERY_ANSWER_ROLE])) & ~sets[:, None]
             # An item's first token tells what it is like; the others mean something only after that one.
             is_item &= batch["labels"] < self.processor.format.first_item_id + self.processor.level_sizes[0]
             batch["later_labels"] = later_items(batch["labels"], is_item, self.num_later)

@@ -58,8 +58,11 @@ class UniMPTrainingConfig(SFTConfig):
         metadata={"help": "Weight of each task's tokens, as JSON; 1 where not given (paper: 2 for recommend)."},
     )
     role_weights: dict[str, float] | str | None = field(
-        default_factory=dict,
-        metadata={"help": "Weight of `item`, `rating` and `explanation` tokens, as JSON; 1 where not given."},
+        default_factory=lambda: {"query_answer": 8.0},
+        metadata={
+            "help": "Weight of `item`, `query_answer`, `rating` and `explanation` tokens, as JSON; 1 where not given. "
+            "A query has one answer, beside which its history's items are many."
+        },
     )
     focal_gamma: float = field(
         default=2.0, metadata={"help": "Exponent of the token re-weighting (1 - p)^gamma; 0 turns it off."}

@@ -19,6 +19,7 @@ from unimp.processing.chunks_unimp import (
     MARKERS,
     NO_ROLE,
     PERIOD_BUCKETS,
+    QUERY_ANSWER_ROLE,
     RATING_ROLE,
     Event,
     Tokens,
@@ -30,7 +31,7 @@ from unimp.processing.tasks_unimp import read_answer, write_answer
 from .conftest import draw_picture, make_model, make_processor, make_request, word_tokenizer
 
 WORDS = ["Go", "title", ":", "Hat", "Cap", "Bag", "3", "4", "nice", "good", "query", "red", "candidates", ";"]
-ROLE_NAMES = {NO_ROLE: "", ITEM_ROLE: "I", RATING_ROLE: "R", EXPLANATION_ROLE: "E"}
+ROLE_NAMES = {NO_ROLE: "", ITEM_ROLE: "I", RATING_ROLE: "R", EXPLANATION_ROLE: "E", QUERY_ANSWER_ROLE: "Q"}
 
 # The items: `hat` has a picture and a title, `cap` a title, `bag` a picture. `^I`: an item label, `^R`, `^E`: of the
 # rating and the explanation. The events of the history, where a table has two: hat (rated 3, "nice"), then cap.
@@ -43,9 +44,9 @@ TABLE = {
     ("recommend", "code_last", None): f"Go END {HAT} ITEM hat^I END {CAP} ITEM cap^I END ITEM | bag^I",
     ("recommend", "code_last", 1): f"Go END hat^I {CAP} ITEM cap^I END ITEM | bag^I",
     ("recommend", "code_last", 0): "Go END hat^I cap^I ITEM | bag^I",
-    ("search", "code_first", None): f"Go END hat^I {HAT} END cap^I {CAP} END query : red ITEM | bag^I",
-    ("search", "code_first", 0): "Go END hat^I cap^I query : red ITEM | bag^I",
-    ("search", "code_last", 1): f"Go END hat^I {CAP} ITEM cap^I END query : red ITEM | bag^I",
+    ("search", "code_first", None): f"Go END hat^I {HAT} END cap^I {CAP} END query : red ITEM | bag^Q",
+    ("search", "code_first", 0): "Go END hat^I cap^I query : red ITEM | bag^Q",
+    ("search", "code_last", 1): f"Go END hat^I {CAP} ITEM cap^I END query : red ITEM | bag^Q",
     # rate: codes and what the history shows of ratings, which is predicted as well; the recent items and
     # the one in question in full, or none of them
     ("rate", "code_first", 0): "Go END hat ANSWER 3^R eos^R cap bag ANSWER | 4^R eos^R",
@@ -200,7 +201,7 @@ def test_a_label_follows_a_token_after_which_its_kind_is_predicted(model, task, 
         batch = processor(random_request(task, seed, processor), task=task, training=True)
         labels, before = batch["labels"][:, 1:], batch["input_ids"][:, :-1]
         assert batch["labels"][0, 0] == -100  # nothing comes before it
-        is_item = batch["roles"][:, 1:] == ITEM_ROLE
+        is_item = torch.isin(batch["roles"][:, 1:], torch.tensor([ITEM_ROLE, QUERY_ANSWER_ROLE]))
         labelled = labels != -100
         assert labelled.any()
         assert torch.equal(model._next_levels(before)[labelled] >= 0, is_item[labelled])

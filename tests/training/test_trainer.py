@@ -110,6 +110,15 @@ def test_the_loss_is_the_weighted_one(make_trainer, built):
     assert "roles" in batch  # nothing was taken out of the caller's batch
 
 
+def test_the_one_answer_of_a_query_weighs_more_than_its_history(make_trainer, built):
+    trainer = make_trainer(built, task_rates={"search": 1.0}, role_weights={"item": 0.5, "query_answer": 4.0})
+    batch = prepared(trainer, 4)
+    pairs = zip(batch["labels"], batch["loss_weights"], strict=True)
+    rows = [weights[labels != -100].tolist() for labels, weights in pairs]
+    assert {weight for row in rows for weight in row[:-1]} == {0.5}
+    assert {row[-1] for row in rows} == {4.0}
+
+
 def gradients(trainer, batch) -> torch.Tensor:
     trainer.model.zero_grad()
     trainer.training_step(trainer.model, dict(batch), num_items_in_batch=torch.tensor(10))
@@ -145,7 +154,7 @@ def naive_loss(trainer, batch, count: int) -> torch.Tensor:
         return -log_prob * (1 - log_prob.exp()) ** gamma
 
     for row, labels in enumerate(batch["labels"].tolist()):
-        items = [p for p, label in enumerate(labels) if label != -100 and batch["roles"][row, p] == 1]
+        items = [p for p, label in enumerate(labels) if label != -100 and batch["roles"][row, p] in (1, 4)]
         for position, label in enumerate(labels):
             if label == -100:
                 continue
