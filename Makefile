@@ -18,9 +18,9 @@ $(VENV)/.installed: requirements.txt setup.py
 quickstart: $(VENV)/.installed
 	$(BIN)/unimp quickstart --output_dir outputs/quickstart
 
-# In two processes, as each test has one thread.
+# In two processes, as each test has one thread; a file's tests stay together.
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 quality: $(VENV)/.installed
 	$(BIN)/ruff check $(CODE)

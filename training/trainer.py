@@ -60,8 +60,8 @@ class UniMPTrainingConfig(SFTConfig):
     role_weights: dict[str, float] | str | None = field(
         default_factory=lambda: {"query_answer": 8.0},
         metadata={
-            "help": "Weight of `item`, `query_answer`, `rating` and `explanation` tokens, as JSON; 1 where not given. "
-            "A query has one answer, beside which its history's items are many."
+            "help": "Weight of `item`, `query_answer`, `rating` and `explanation` tokens, as JSON; 1 where not given "
+            "(by default 8 for `query_answer`: a query has one answer, beside which its history's items are many)."
         },
     )
     focal_gamma: float = field(

@@ -16,6 +16,7 @@ from unimp.processing.chunks_unimp import (
     FIRST_PERIOD,
     FIRST_RATING,
     ITEM_ROLE,
+    ITEM_ROLES,
     MARKERS,
     NO_ROLE,
     PERIOD_BUCKETS,
@@ -201,7 +202,7 @@ def test_a_label_follows_a_token_after_which_its_kind_is_predicted(model, task, 
         batch = processor(random_request(task, seed, processor), task=task, training=True)
         labels, before = batch["labels"][:, 1:], batch["input_ids"][:, :-1]
         assert batch["labels"][0, 0] == -100  # nothing comes before it
-        is_item = torch.isin(batch["roles"][:, 1:], torch.tensor([ITEM_ROLE, QUERY_ANSWER_ROLE]))
+        is_item = torch.isin(batch["roles"][:, 1:], torch.tensor(ITEM_ROLES))
         labelled = labels != -100
         assert labelled.any()
         assert torch.equal(model._next_levels(before)[labelled] >= 0, is_item[labelled])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from unimp import Catalog, UniMPConfig, UniMPForConditionalGeneration, UniMPProcessor
-from unimp.processing.chunks_unimp import ITEM_ROLE, NO_BEHAVIOR, NO_ROLE
+from unimp.processing.chunks_unimp import ITEM_ROLE, NO_BEHAVIOR, NO_ROLE, QUERY_ANSWER_ROLE
 from unimp.processing.pipelines_unimp import UniMPRecommendPipeline
 
 from .conftest import draw_picture, make_catalog, make_processor
@@ -134,6 +134,10 @@ def test_all_tokens_of_an_item_are_labelled(processor):
     assert batch["labels"][batch["labels"] != -100].tolist() == items
     assert set(batch["roles"][0].tolist()) == {NO_ROLE, ITEM_ROLE}
     assert batch["input_ids"][0, -3:].tolist() == items[-3:]
+    batch = processor(sample | {"query": "warm"}, task="search", training=True)
+    labelled = batch["labels"] != -100
+    assert batch["labels"][labelled].tolist() == items
+    assert batch["roles"][labelled].tolist() == [ITEM_ROLE] * 6 + [QUERY_ANSWER_ROLE] * 3
 
 
 def test_a_selection_is_its_items_one_after_the_other(processor):

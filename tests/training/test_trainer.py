@@ -14,6 +14,7 @@ from peft import LoraConfig, PeftModel
 from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
 
 from unimp.processing import TASKS
+from unimp.processing.chunks_unimp import ITEM_ROLES
 from unimp.training.card import write_model_card
 from unimp.training.loss import token_weighted_loss
 from unimp.training.recipe import load
@@ -154,7 +155,7 @@ def naive_loss(trainer, batch, count: int) -> torch.Tensor:
         return -log_prob * (1 - log_prob.exp()) ** gamma
 
     for row, labels in enumerate(batch["labels"].tolist()):
-        items = [p for p, label in enumerate(labels) if label != -100 and batch["roles"][row, p] in (1, 4)]
+        items = [p for p, label in enumerate(labels) if label != -100 and batch["roles"][row, p] in ITEM_ROLES]
         for position, label in enumerate(labels):
             if label == -100:
                 continue
@@ -256,7 +257,7 @@ def test_two_processes_give_what_one_with_the_doubled_batch_gives(make_trainer, 
 
 
 def test_evaluation_loss(make_trainer, split, built):
-    settings = {"focal_gamma": 0.0, "task_weights": {}, "later_weights": []}
+    settings = {"focal_gamma": 0.0, "task_weights": {}, "role_weights": {}, "later_weights": []}
     trainer = make_trainer(built, eval_dataset=split.test, max_steps=20, **settings)
     before = trainer.evaluate()
     assert before["eval_loss"] == pytest.approx(6, abs=1.5)  # about log(400), the size of the vocabulary
@@ -491,6 +492,7 @@ def test_nothing_warns(make_trainer):
 
 
 def test_weights_may_be_json():
+    assert UniMPTrainingConfig(output_dir="x").role_weights == {"query_answer": 8.0}
     config = UniMPTrainingConfig(output_dir="x", task_rates='{"rate": 2}', role_weights=None)
     assert (config.task_rates, config.role_weights, config.task_weights) == ({"rate": 2}, {}, {"recommend": 2.0})
 
