@@ -19,7 +19,6 @@ IMAGE, END_OF_CHUNK, ITEM, ANSWER = MARKERS
 
 # What a labelled token is, for the loss to weigh: the next item, a rating, an explanation, what answers a query.
 NO_ROLE, ITEM_ROLE, RATING_ROLE, EXPLANATION_ROLE, QUERY_ANSWER_ROLE = range(5)
-ITEM_ROLES = (ITEM_ROLE, QUERY_ANSWER_ROLE)
 TEXT_ROLES = {Columns.RATING: RATING_ROLE, Columns.EXPLANATION: EXPLANATION_ROLE}
 
 # Rows of the behaviour table (0: none), by kind of behaviour. An event carries one of each.

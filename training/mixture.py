@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import Sampler
 
 from ..processing import TASKS, Columns, UniMPProcessor
-from ..processing.chunks_unimp import ITEM_ROLE, ITEM_ROLES, NO_ROLE, QUERY_ANSWER_ROLE, TEXT_ROLES
+from ..processing.chunks_unimp import ITEM_ROLE, NO_ROLE, QUERY_ANSWER_ROLE, TEXT_ROLES
 from ..processing.picture_store_unimp import NoPictures, PictureStore
 from ..processing.tasks_unimp import CANDIDATES
 
@@ -299,10 +299,10 @@ class UniMPCollator:
         batch["loss_weights"] = task_weights[:, None] * self.role_weights[batch["roles"]]
         if self.num_later:
             sets = torch.tensor([TASKS[task].asks == CANDIDATES for task in tasks])  # whose order means nothing
-            is_item = torch.isin(batch["roles"], torch.tensor(ITEM_ROLES)) & ~sets[:, None]
             # An item's first token tells what it is like; the others mean something only after that one.
-            is_item &= batch["labels"] < self.processor.format.first_item_id + self.processor.level_sizes[0]
-            batch["later_labels"] = later_items(batch["labels"], is_item, self.num_later)
+            first, labels = self.processor.format.first_item_id, batch["labels"]
+            is_item = (labels >= first) & (labels < first + self.processor.level_sizes[0]) & ~sets[:, None]
+            batch["later_labels"] = later_items(labels, is_item, self.num_later)
         return dict(batch)
 
 

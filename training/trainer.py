@@ -57,6 +57,7 @@ class UniMPTrainingConfig(SFTConfig):
         default_factory=lambda: {"recommend": 2.0},
         metadata={"help": "Weight of each task's tokens, as JSON; 1 where not given (paper: 2 for recommend)."},
     )
+    # Not in the paper, which weighs tasks: beside its history's items, the one answer of a query was learned late.
     role_weights: dict[str, float] | str | None = field(
         default_factory=lambda: {"query_answer": 8.0},
         metadata={

@@ -16,7 +16,6 @@ from unimp.processing.chunks_unimp import (
     FIRST_PERIOD,
     FIRST_RATING,
     ITEM_ROLE,
-    ITEM_ROLES,
     MARKERS,
     NO_ROLE,
     PERIOD_BUCKETS,
@@ -34,8 +33,9 @@ from .conftest import draw_picture, make_model, make_processor, make_request, wo
 WORDS = ["Go", "title", ":", "Hat", "Cap", "Bag", "3", "4", "nice", "good", "query", "red", "candidates", ";"]
 ROLE_NAMES = {NO_ROLE: "", ITEM_ROLE: "I", RATING_ROLE: "R", EXPLANATION_ROLE: "E", QUERY_ANSWER_ROLE: "Q"}
 
-# The items: `hat` has a picture and a title, `cap` a title, `bag` a picture. `^I`: an item label, `^R`, `^E`: of the
-# rating and the explanation. The events of the history, where a table has two: hat (rated 3, "nice"), then cap.
+# The items: `hat` has a picture and a title, `cap` a title, `bag` a picture. `^I`: an item label, `^Q`: what answers
+# a query, `^R`, `^E`: of the rating and the explanation. The events of the history, where a table has two: hat (rated
+# 3, "nice"), then cap.
 HAT, CAP, BAG = "<image> title : Hat", "title : Cap", "<image>"
 TABLE = {
     # recommend, search: the codes of the history and the answer are predicted
@@ -202,7 +202,7 @@ def test_a_label_follows_a_token_after_which_its_kind_is_predicted(model, task, 
         batch = processor(random_request(task, seed, processor), task=task, training=True)
         labels, before = batch["labels"][:, 1:], batch["input_ids"][:, :-1]
         assert batch["labels"][0, 0] == -100  # nothing comes before it
-        is_item = torch.isin(batch["roles"][:, 1:], torch.tensor(ITEM_ROLES))
+        is_item = torch.isin(batch["roles"][:, 1:], torch.tensor([ITEM_ROLE, QUERY_ANSWER_ROLE]))
         labelled = labels != -100
         assert labelled.any()
         assert torch.equal(model._next_levels(before)[labelled] >= 0, is_item[labelled])

@@ -14,7 +14,7 @@ from peft import LoraConfig, PeftModel
 from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
 
 from unimp.processing import TASKS
-from unimp.processing.chunks_unimp import ITEM_ROLES
+from unimp.processing.chunks_unimp import ITEM_ROLE, QUERY_ANSWER_ROLE
 from unimp.training.card import write_model_card
 from unimp.training.loss import token_weighted_loss
 from unimp.training.recipe import load
@@ -118,6 +118,7 @@ def test_the_one_answer_of_a_query_weighs_more_than_its_history(make_trainer, bu
     rows = [weights[labels != -100].tolist() for labels, weights in pairs]
     assert {weight for row in rows for weight in row[:-1]} == {0.5}
     assert {row[-1] for row in rows} == {4.0}
+    assert UniMPTrainingConfig(output_dir="x").role_weights == {"query_answer": 8.0}
 
 
 def gradients(trainer, batch) -> torch.Tensor:
@@ -155,7 +156,8 @@ def naive_loss(trainer, batch, count: int) -> torch.Tensor:
         return -log_prob * (1 - log_prob.exp()) ** gamma
 
     for row, labels in enumerate(batch["labels"].tolist()):
-        items = [p for p, label in enumerate(labels) if label != -100 and batch["roles"][row, p] in ITEM_ROLES]
+        roles = batch["roles"][row].tolist()
+        items = [p for p, role in enumerate(roles) if role in (ITEM_ROLE, QUERY_ANSWER_ROLE)]
         for position, label in enumerate(labels):
             if label == -100:
                 continue
@@ -492,7 +494,6 @@ def test_nothing_warns(make_trainer):
 
 
 def test_weights_may_be_json():
-    assert UniMPTrainingConfig(output_dir="x").role_weights == {"query_answer": 8.0}
     config = UniMPTrainingConfig(output_dir="x", task_rates='{"rate": 2}', role_weights=None)
     assert (config.task_rates, config.role_weights, config.task_weights) == ({"rate": 2}, {}, {"recommend": 2.0})
 
