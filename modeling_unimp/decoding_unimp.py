@@ -8,6 +8,7 @@ from torch import nn
 from transformers import DynamicCache, PreTrainedModel
 
 from .outputs_unimp import UniMPPromptState
+from .queries_unimp import check_query_matches
 from .trie_unimp import AllowedItems, ItemTrie, check_positions
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ PROMPT_INPUTS = (
     "behavior_ids",
     "new_item_text_ids",
     "new_item_image_index",
+    "query_matches",
 )
 # Of these, the ones with a row a picture or a new item instead of a row a sample.
 PICTURES = ("image_latents", "image_features", "pixel_values")
@@ -123,10 +125,12 @@ class ItemDecodingMixin:
         """
         mask = inputs.pop("attention_mask", None)
         mask = torch.ones_like(inputs["input_ids"]) if mask is None else mask
+        matches = inputs.pop("query_matches", None)
+        check_query_matches(matches, self.config, len(inputs["input_ids"]))
         cache = self._new_cache() if use_cache else None
         rows = self.compute_item_rows()
         outputs = self.model(**inputs, attention_mask=mask, item_rows=rows, past_key_values=cache, use_cache=use_cache)
-        return UniMPPromptState(outputs.last_hidden_state[:, -1], cache, mask, outputs.prefill)
+        return UniMPPromptState(outputs.last_hidden_state[:, -1], cache, mask, outputs.prefill, matches)
 
     def _new_cache(self) -> DynamicCache:
         if other_layers(self.model.language_model):
@@ -204,7 +208,7 @@ class ItemDecodingMixin:
             return rows.new_empty(batch_size, 0, dtype=torch.float), trie.item_of_leaf.new_empty(batch_size, 0).long()
         allowed = AllowedItems(trie, batch_size, exclude, candidates)
         width = top_k if trie.num_levels == 1 else beam_width
-        scores, nodes = allowed.first_level(self.level_log_probs(state.hidden_states, 0, rows))
+        scores, nodes = allowed.first_level(self.level_log_probs(state.hidden_states, 0, rows, state.query_matches))
         scores, best = _top_k(scores, width)
         nodes = best if nodes is None else nodes.gather(1, best)
         if trie.num_levels > 1:
@@ -324,7 +328,7 @@ class ItemDecodingMixin:
         """
         levels = self.config.code_levels
         state = self.read_prompt(use_cache=levels > 1, **inputs)
-        first = self.level_log_probs(state.hidden_states, 0, state.prefill.item_rows[1])
+        first = self.level_log_probs(state.hidden_states, 0, state.prefill.item_rows[1], state.query_matches)
         if levels == 1:
             return first
         codes = self.model.item_codes.codes

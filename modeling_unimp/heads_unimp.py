@@ -5,6 +5,7 @@ from torch import nn
 
 from .configuration_unimp import MARKERS
 from .log_probs_unimp import linear_log_probs
+from .queries_unimp import answers_query
 
 
 class HeadsMixin:
@@ -42,15 +43,24 @@ class HeadsMixin:
         own = slice(first, first + self.config.level_sizes[level])
         return output_rows[own], head.bias[own]
 
-    def level_log_probs(self, hidden_states: torch.Tensor, level: int, output_rows: torch.Tensor) -> torch.Tensor:
+    def level_log_probs(
+        self,
+        hidden_states: torch.Tensor,
+        level: int,
+        output_rows: torch.Tensor,
+        query_matches: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """
         Log-probability of each code of a level where an item is to be named (the end of the chunk is ruled out),
         `[..., hidden_size]` to `[..., level_sizes[level]]` in float32. An item's is the sum over its levels.
+        `query_matches` are of a query that the item answers, `[..., num_items]`.
         """
         rows, bias = self._level_rows(output_rows, level)
         hidden_states = self._item_states(hidden_states)
-        logits = nn.functional.linear(hidden_states, rows.to(hidden_states), bias.to(hidden_states))
-        return logits.float().log_softmax(-1)
+        logits = nn.functional.linear(hidden_states, rows.to(hidden_states), bias.to(hidden_states)).float()
+        if query_matches is not None:
+            logits = logits + self.query_weight(query_matches)
+        return logits.log_softmax(-1)
 
     def text_logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """`[..., hidden_size]` to `[..., text vocabulary]`, as the backbone computes them."""
@@ -70,9 +80,16 @@ class HeadsMixin:
         return follows.masked_fill(markers, 0).masked_fill(~markers & (input_ids < config.first_item_id), -1)
 
     def _joint_logits(
-        self, hidden_states: torch.Tensor, next_levels: torch.Tensor, output_rows: torch.Tensor
+        self,
+        hidden_states: torch.Tensor,
+        next_levels: torch.Tensor,
+        output_rows: torch.Tensor,
+        query_matches: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Logits over text vocabulary, markers and items, with the kind that cannot follow ruled out."""
+        """
+        Logits over text vocabulary, markers and items, with the kind that cannot follow ruled out. `query_matches`
+        have a row a position, `[batch, tokens, num_items]`.
+        """
         text = self.text_logits(hidden_states)
         never = torch.finfo(text.dtype).min
         logits = text.new_full((*text.shape[:-1], self.config.vocab_size), never)
@@ -85,6 +102,8 @@ class HeadsMixin:
             if level == 0:
                 logits[..., self.config.marker_id("<|endofchunk|>")] = items[..., 0]
                 items = items[..., 1:]
+                if query_matches is not None:
+                    items = items + self.query_weight(query_matches).to(items)
             logits[..., first + start : first + start + size] = items
         return logits
 
@@ -95,6 +114,7 @@ class HeadsMixin:
         labels: torch.Tensor,
         later_labels: torch.Tensor | None,
         output_rows: torch.Tensor,
+        query_matches: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """
         Log-probability of every label, `[batch, tokens]`, and of what `later_labels` has beside them; only labelled
@@ -107,6 +127,12 @@ class HeadsMixin:
         text_log_probs = self.text_logits(hidden_states[:, :-1][text]).float().log_softmax(-1)
         picked = text_log_probs.gather(-1, labels[:, 1:][text][:, None])
         log_probs[:, 1:] = log_probs[:, 1:].masked_scatter(text, picked)
+        if query_matches is None:
+            query_matches = hidden_states.new_zeros(0, self.config.num_items)
+            answering = torch.zeros_like(labelled)
+        else:
+            answering = labelled & answers_query(input_ids[:, :-1], self.config)
+        matches = query_matches[answering.nonzero()[:, 0]]
         later_log_probs = None
         for level in range(self.config.code_levels):
             items = labelled & (next_levels == level)
@@ -117,6 +143,14 @@ class HeadsMixin:
             table = self._level_table(states, output_rows, level)
             targets = self._item_targets(wanted, level).clamp(min=0)
             picked = linear_log_probs(states, *table, targets, self.row_size)
+            if self.config.code_sizes is None:
+                # One a row at most: all their logits are held. None at all still is a gradient of the weight, which
+                # processes that train together wait for.
+                answers = answering[items]
+                logits = nn.functional.linear(states[answers], *table).float()
+                logits = logits + nn.functional.pad(self.query_weight(matches), (1, 0))
+                answered = logits.log_softmax(-1).gather(-1, targets[answers])
+                picked = picked.masked_scatter(answers[:, None], answered)
             picked = picked * (wanted != -100)
             log_probs[:, 1:] = log_probs[:, 1:].masked_scatter(items, picked[:, :1])
             if level == 0 and later_labels is not None:

@@ -1,6 +1,7 @@
 """UniMP: a decoder that reads interleaved pictures, text and item codes."""
 
 import inspect
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -38,6 +39,7 @@ from .heads_unimp import HeadsMixin
 from .items_unimp import CatalogRowsMixin, UniMPItemContent, UniMPItemRows
 from .outputs_unimp import UniMPCausalLMOutput, UniMPModelOutput, UniMPPrefill
 from .prompts_unimp import UniMPVisualPrompt, picture_tokens
+from .queries_unimp import FIRST_WEIGHT, UniMPQueryWeight, answers_query, check_query_matches
 from .sessions_unimp import SessionMixin
 from .similarity_unimp import history_directions, tokens_so_far
 
@@ -68,6 +70,8 @@ class UniMPPreTrainedModel(PreTrainedModel):
         if isinstance(module, UniMPGatedCrossAttention):
             initialization.zeros_(module.attention_gate)
             initialization.zeros_(module.feed_forward_gate)
+        elif isinstance(module, UniMPQueryWeight):
+            initialization.constant_(module.log_weight, math.log(FIRST_WEIGHT))
         elif isinstance(module, UniMPPerceiverResampler):
             initialization.normal_(module.latents, std=1.0)
         elif isinstance(module, UniMPItemRows):
@@ -361,6 +365,7 @@ class UniMPForConditionalGeneration(
         self.item_head = None if config.tie_item_embeddings else UniMPItemRows(config, row_size, is_output=True)
         # A pretrained decoder's last states can be large and lopsided: fit for its own head, not for new rows.
         self.item_norm = nn.LayerNorm(row_size)
+        self.query_weight = UniMPQueryWeight()
         source = next(name for name, module in self.model.named_modules() if module is embeddings)
         self._tied_weights_keys = {"lm_head.weight": f"model.{source}.weight"}
         self.post_init()
@@ -460,6 +465,7 @@ class UniMPForConditionalGeneration(
         behavior_ids: torch.LongTensor | None = None,
         new_item_text_ids: torch.LongTensor | None = None,
         new_item_image_index: torch.LongTensor | None = None,
+        query_matches: torch.Tensor | None = None,
         prefill: UniMPPrefill | None = None,
         inputs_embeds: None = None,
         labels: torch.LongTensor | None = None,
@@ -492,6 +498,9 @@ class UniMPForConditionalGeneration(
                 Text of items outside the catalogue, padded with -1.
             new_item_image_index (`torch.LongTensor` of shape `(items,)`, *optional*):
                 Which picture each of them has, -1 for none.
+            query_matches (`torch.Tensor` of shape `(batch, num_items)`, *optional*):
+                How well each item has the words of what a row asks, from 0 to 1: it counts at the row's last
+                `<|item|>`. Of items with a code of their own alone.
             prefill ([`UniMPPrefill`], *optional*):
                 What reading the prompt left, for cached decoding.
             inputs_embeds (`None`):
@@ -505,6 +514,7 @@ class UniMPForConditionalGeneration(
         """
         if inputs_embeds is not None:
             raise ValueError("`inputs_embeds` is not supported: give `input_ids`.")
+        check_query_matches(query_matches, self.config, len(input_ids))
         item_rows = prefill.item_rows if prefill is not None else self.compute_item_rows()
         outputs = self.model(
             input_ids=input_ids,
@@ -527,10 +537,14 @@ class UniMPForConditionalGeneration(
         if labels is None:
             hidden_states = slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep)
             next_levels = slice_logits_to_keep(self._next_levels(input_ids)[..., None], logits_to_keep)[..., 0]
-            logits = self._joint_logits(hidden_states, next_levels, item_rows[1])
+            matches = None
+            if query_matches is not None:
+                answers = slice_logits_to_keep(answers_query(input_ids, self.config)[..., None], logits_to_keep)
+                matches = answers * query_matches[:, None]
+            logits = self._joint_logits(hidden_states, next_levels, item_rows[1], matches)
         else:
             log_probs, later_log_probs = self._label_log_probs(
-                outputs.last_hidden_state, input_ids, labels, later_labels, item_rows[1]
+                outputs.last_hidden_state, input_ids, labels, later_labels, item_rows[1], query_matches
             )
             count = (labels[:, 1:] != -100).sum() if num_items_in_batch is None else num_items_in_batch
             loss = -log_probs.sum() / torch.as_tensor(count).clamp(min=1)

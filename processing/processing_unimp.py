@@ -29,6 +29,7 @@ from .chunks_unimp import (
 )
 from .columns_unimp import Columns
 from .indexing_unimp import IndexingMixin, most_items
+from .keywords_unimp import item_words
 from .picture_store_unimp import PICTURE_FILES, NoPictures, PictureStore
 from .pipelines_unimp import UniMPPipeline  # noqa: F401 - so that the pipelines travel with a checkpoint
 from .requests_unimp import Batch, Entry, match_tasks, most_recent, seconds
@@ -45,6 +46,7 @@ from .tasks_unimp import (
     read_answer,
     write_answer,
 )
+from .words_unimp import WordIndex
 
 logger = logging.get_logger(__name__)
 
@@ -150,6 +152,7 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
             catalog.most_items = most_items(self.code_sizes)
         self._catalog = catalog
         self._item_text = _Remembered()
+        self._words = _Remembered()
 
     def _require_catalog(self) -> Catalog:
         if self._catalog is None:
@@ -270,7 +273,8 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
         Returns:
             `BatchFeature`: `input_ids`, padded on the left (in training on the right), `attention_mask` (`[batch,
             tokens]`), `behavior_ids` (`[batch, tokens, 4]`), the distinct pictures and `image_index` (`[batch,
-            images]`) and never-seen items where there are any.
+            images]`) and never-seen items where there are any; for a search `query_matches` (`[batch, items]`), see
+            [`WordIndex`].
         """
         samples, tasks = match_tasks(samples, task)
         self._require_catalog()
@@ -280,7 +284,10 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
             for sample, name in zip(samples, tasks, strict=True)
         ]
         return BatchFeature(
-            self._pad(rows, training) | self._new_items(batch) | self._picture_tensors(rows, batch, catalog_features)
+            self._pad(rows, training)
+            | self._matches(samples, tasks)
+            | self._new_items(batch)
+            | self._picture_tensors(rows, batch, catalog_features)
         )
 
     def _encode(
@@ -466,6 +473,24 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
         return {"rating": rating, "explanation": explanation, "behavior": behavior}
 
     # Tensors
+
+    def query_matches(self, query: Any) -> torch.Tensor:
+        """How well each item of the catalogue has the words of a query, `[items]` from 0 to 1; see [`WordIndex`]."""
+        table = self._require_catalog().table  # every change of a catalogue is a new table
+        if self._words.get("table") is not table:
+            texts = [item_words(self.catalog.attributes(position)) for position in range(len(self.catalog))]
+            self._words = _Remembered(table=table, index=WordIndex(texts))
+        return torch.from_numpy(self._words["index"].match(flatten_value(query, self.max_words)))
+
+    def _matches(self, samples: list[Any], tasks: list[str]) -> dict[str, torch.Tensor]:
+        """Those of every search of a batch, zeros for other requests."""
+        searches = [row for row, task in enumerate(tasks) if get_task(task).asks == Columns.QUERY]
+        if not searches or self.code_sizes is not None:  # semantic codes are of several items each
+            return {}
+        matches = torch.zeros(len(samples), len(self.catalog))
+        for row in searches:
+            matches[row] = self.query_matches(samples[row][Columns.QUERY])
+        return {"query_matches": matches}
 
     def _pad(self, rows: list[Tokens], training: bool) -> dict[str, torch.Tensor]:
         """

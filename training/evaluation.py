@@ -320,6 +320,11 @@ def popularity_scorer(train: Dataset, catalog: Catalog) -> Scorer:
     return lambda samples: counts.repeat(len(samples), 1)
 
 
+def words_scorer(processor: UniMPProcessor) -> Scorer:
+    """How well an item has the words of the query, see [`WordIndex`]: the same for everybody."""
+    return lambda samples: torch.stack([processor.query_matches(sample[Columns.QUERY]) for sample in samples])
+
+
 def random_scorer(catalog: Catalog, seed: int = 0) -> Scorer:
     """An order by chance, another one for every request."""
 
@@ -466,7 +471,7 @@ def evaluate(
     [`evaluate_tasks`], figures alone.
 
     Returns:
-        By task, by system (`model`, `popularity`, `random`, ...), by metric.
+        By task, by system (`model`, `popularity`, `words`, `random`, ...), by metric.
     """
     results = evaluate_tasks(model, processor, test, train, tasks, catalog_features=catalog_features)
     return {task: result.values() for task, result in results.items()}
@@ -518,6 +523,8 @@ def evaluate_tasks(
                 "popularity": popularity_scorer(train, processor.catalog),
                 "random": random_scorer(processor.catalog, seed),
             }
+            if TASKS[task].asks == Columns.QUERY:
+                scorers["words"] = words_scorer(processor)
             rankings = rank_answers(scorers, samples, task, processor.catalog, item_ids, batch_size)
             results[task] = _ranking_result(samples, rankings, train, processor.catalog, item_ids)
         else:

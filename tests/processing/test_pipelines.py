@@ -125,6 +125,17 @@ def test_seen_items_are_left_out_unless_asked_for(recommend, shared):
     assert len(search(request | {"query": "hat"}, exclude_seen=True)) == 6
 
 
+def test_a_search_finds_items_by_their_words_untrained():
+    processor = make_processor()
+    model = make_model(processor)
+    processor.catalog.add([{"item_id": "kettle", "title": "Copper kettle"}])
+    processor.index_catalog(model)
+    search = make_pipeline("search", model, processor)
+    requests = [{"history": ["shirt"], "query": query} for query in ("leather gloves", "a copper kettle", "grey coat")]
+    answers = search(requests, top_k=1, batch_size=2)
+    assert [ids(answer) for answer in answers] == [["gloves"], ["kettle"], ["coat"]]
+
+
 def test_when_all_is_seen_nothing_is_left(recommend, shared):
     everything = shared[1].catalog.item_ids
     assert recommend({"history": everything}) == []

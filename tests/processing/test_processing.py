@@ -392,6 +392,32 @@ def test_another_catalogue_brings_its_own_texts(processor):
     assert ids[-len(text) - 1 :] == [*text, end]
 
 
+# Words of a query
+
+
+def test_a_search_says_which_items_have_its_words(processor):
+    requests = [make_request("recommend"), {"history": [], "query": "warm WOOL"}, make_request("select")]
+    batch = processor(requests, task=["recommend", "search", "select"])
+    expected = torch.zeros(3, 8)
+    expected[1, processor.catalog.position("socks")] = 0.5**0.5  # one of two words that no other item has
+    torch.testing.assert_close(batch["query_matches"], expected)
+    trained = processor(requests[1] | {"answer": "belt"}, task="search", training=True)
+    assert torch.equal(trained["query_matches"], batch["query_matches"][1:2])
+    assert "query_matches" not in processor(make_request("recommend"))
+
+
+def test_words_are_those_that_items_have_become(processor):
+    def match(item_id, query):
+        batch = processor({"history": [], "query": query}, task="search")
+        return batch["query_matches"][0, processor.catalog.position(item_id)].item()
+
+    assert match("belt", "woven") == 0
+    processor.catalog.replace([{"item_id": "belt", "title": "Woven belt", "price": 12.5}])
+    processor.catalog.add([{"item_id": "cap", "title": "Woven cap"}])
+    assert 0 < match("belt", "woven") < match("cap", "woven")  # which has fewer other words
+    assert match("belt", "12.5") > 0
+
+
 # On disk
 
 

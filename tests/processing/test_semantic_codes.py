@@ -138,6 +138,7 @@ def test_all_tokens_of_an_item_are_labelled(processor):
     labelled = batch["labels"] != -100
     assert batch["labels"][labelled].tolist() == items
     assert batch["roles"][labelled].tolist() == [ITEM_ROLE] * 6 + [QUERY_ANSWER_ROLE] * 3
+    assert "query_matches" not in batch  # which items with a code of their own alone have
 
 
 def test_a_selection_is_its_items_one_after_the_other(processor):

@@ -336,6 +336,20 @@ def test_what_is_random_is_what_is_expected_of_all_orders(built, split):
     assert results["hr@10_of_100"] == pytest.approx(np.mean([10 / count for count in among]))
 
 
+def test_a_search_stands_beside_the_words_of_its_query(built, split, samples):
+    _, processor = built
+    results = evaluation.evaluate_tasks(*built, split.test, split.train, ["recommend", "search"])
+    assert set(results["recommend"].measured) == {"model", "popularity", "random"}
+    assert set(results["search"].measured) == {"model", "popularity", "words", "random"}
+    expected = []
+    for sample in samples("search"):
+        matches = processor.query_matches(sample["query"])
+        own = matches[processor.catalog.position(sample["answer"])]
+        assert own > 0
+        expected.append(1 + (matches > own).sum().item() + ((matches == own).sum().item() - 1) / 2)
+    assert results["search"].ranks["words"].tolist() == expected
+
+
 def test_popularity_counts_training_events(split, processor):
     counts = evaluation.train_counts(split.train, processor.catalog.item_ids)
     items = [item for row in split.train for item in row["item_id"]]

@@ -1,0 +1,40 @@
+"""What the words of a query add to the scores of the items that have them, beside what is learned."""
+
+import math
+
+import torch
+from torch import nn
+
+from .configuration_unimp import UniMPConfig
+
+# What it counts at first that an item has all words of a query, as a logit.
+FIRST_WEIGHT = 20.0
+
+
+class UniMPQueryWeight(nn.Module):
+    """How much it counts in a search that an item has words of the query; learned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_weight = nn.Parameter(torch.tensor([math.log(FIRST_WEIGHT)]))
+
+    def forward(self, query_matches: torch.Tensor) -> torch.Tensor:
+        """What is added to the items' logits, like `query_matches`, in float32."""
+        return self.log_weight.float().exp() * query_matches.float()
+
+
+def check_query_matches(query_matches: torch.Tensor | None, config: UniMPConfig, batch_size: int) -> None:
+    """Raises `ValueError` where `query_matches` are not those of each row and item, or of items that share codes."""
+    if query_matches is None:
+        return
+    if config.code_sizes is not None:
+        raise ValueError("`query_matches` are of items with a code of their own: leave them out with semantic codes.")
+    expected = (batch_size, config.num_items)
+    if query_matches.shape != expected:
+        raise ValueError(f"`query_matches` must be {expected}, got {tuple(query_matches.shape)}: rows by items.")
+
+
+def answers_query(input_ids: torch.Tensor, config: UniMPConfig) -> torch.Tensor:
+    """Where the answer to what a row asks is named, `[batch, tokens]`: at its last `<|item|>`."""
+    asks = input_ids == config.marker_id("<|item|>")
+    return asks & (asks.flip(-1).cumsum(-1).flip(-1) == 1)

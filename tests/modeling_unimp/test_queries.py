@@ -1,0 +1,105 @@
+"""Words of a query: what they add to items' scores, wherever those are computed."""
+
+import math
+
+import pytest
+import torch
+
+from .test_codes import semantic_model
+from .test_generation import GREEDY
+from .tiny import END, FIRST_ITEM, ITEM, NUM_ITEMS, left_pad, tiny_model
+
+SAMPLES = ([FIRST_ITEM + 1, END, 7, 9, ITEM], [FIRST_ITEM + 4, END, FIRST_ITEM, 8, ITEM], [12, FIRST_ITEM, END])
+MATCHES = torch.rand(3, NUM_ITEMS, generator=torch.Generator().manual_seed(0))
+MATCHES[2] = 0  # asks for nothing
+
+
+def searched(model, **inputs):
+    return model.score_items(**left_pad(*SAMPLES), **inputs)
+
+
+@torch.no_grad()
+def test_matches_are_added_with_the_learned_weight():
+    model = tiny_model()
+    model.query_weight.log_weight.fill_(math.log(3.0))
+    expected = (searched(model) + 3.0 * MATCHES).log_softmax(-1)
+    scores = searched(model, query_matches=MATCHES)
+    torch.testing.assert_close(scores, expected)
+    torch.testing.assert_close(scores[2], searched(model)[2])
+    best, items = model.rank_items(top_k=3, query_matches=MATCHES, **left_pad(*SAMPLES))
+    torch.testing.assert_close(best, scores.gather(1, items))
+    torch.testing.assert_close(best, scores.topk(3).values)
+
+
+@torch.no_grad()
+def test_an_item_with_all_words_comes_first_before_any_training():
+    model = tiny_model()
+    matches = torch.zeros(3, NUM_ITEMS)
+    matches[torch.arange(3), torch.tensor([5, 2, 3])] = 1
+    _, items = model.rank_items(top_k=1, query_matches=matches, **left_pad(*SAMPLES))
+    assert items[:, 0].tolist()[:2] == [5, 2]
+
+
+@torch.no_grad()
+def test_logits_and_answers_have_them_at_the_last_item_marker_alone():
+    model = tiny_model()
+    # In the paper's order a marker stands before every item: the last one asks.
+    inputs = left_pad([ITEM, FIRST_ITEM + 2, END, 7, ITEM], [8, ITEM])
+    matches = MATCHES[:2]
+    plain, logits = model(**inputs).logits, model(**inputs, query_matches=matches).logits
+    items = slice(FIRST_ITEM, FIRST_ITEM + NUM_ITEMS)
+    torch.testing.assert_close(logits[:, :-1], plain[:, :-1])
+    torch.testing.assert_close(logits[:, -1, :FIRST_ITEM], plain[:, -1, :FIRST_ITEM])
+    torch.testing.assert_close(logits[:, -1, items], plain[:, -1, items] + model.query_weight(matches))
+    kept = model(**inputs, query_matches=matches, logits_to_keep=1).logits
+    torch.testing.assert_close(kept, logits[:, -1:])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("beams", [1, 2])
+def test_generate_answers_with_them_cached_or_not(beams):
+    model = tiny_model()
+    inputs = left_pad(*SAMPLES[:2]) | {"query_matches": MATCHES[:2]}
+    settings = GREEDY | {"max_new_tokens": 3, "num_beams": beams}
+    cached = model.generate(**inputs, **settings)
+    assert torch.equal(cached, model.generate(**inputs, **settings, use_cache=False))
+    if beams == 1:
+        length = inputs["input_ids"].shape[1]
+        assert (cached[:, length] - FIRST_ITEM).tolist() == model.score_items(**inputs).argmax(-1).tolist()
+
+
+def test_labels_are_scored_with_them():
+    model = tiny_model()
+    # A history of two items before the query's answer; a row that asks nothing.
+    ids = torch.tensor(
+        [
+            [FIRST_ITEM + 2, END, FIRST_ITEM + 5, END, 7, ITEM, FIRST_ITEM + 1],
+            [FIRST_ITEM + 3, END, FIRST_ITEM, END, 9, 8, 7],
+        ]
+    )
+    labels = ids.masked_fill(ids < FIRST_ITEM, -100)
+    labels[:, 0] = -100
+    matches = torch.cat([MATCHES[:1], torch.zeros(1, NUM_ITEMS)])
+    outputs = model(input_ids=ids, labels=labels, query_matches=matches)
+    logits = model(input_ids=ids, query_matches=matches).logits
+    expected = logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0] * (labels[:, 1:] != -100)
+    torch.testing.assert_close(outputs.log_probs[:, 1:], expected, rtol=1e-4, atol=1e-4)
+    weight = model.query_weight.log_weight
+    gradients = [torch.autograd.grad(part.sum(), weight)[0] for part in (outputs.log_probs, expected)]
+    assert gradients[0] != 0
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)
+
+
+def test_without_a_query_the_weight_still_has_a_gradient():
+    # Processes that train together wait for one from each.
+    model = tiny_model()
+    ids = torch.tensor([[FIRST_ITEM + 2, END, FIRST_ITEM + 5]])
+    model(input_ids=ids, labels=ids.masked_fill(ids == END, -100)).loss.backward()
+    assert model.query_weight.log_weight.grad.item() == 0
+
+
+def test_matches_of_another_catalogue_or_of_semantic_codes_are_refused():
+    with pytest.raises(ValueError, match=r"`query_matches` must be \(3, 6\), got \(3, 5\)"):
+        searched(tiny_model(), query_matches=MATCHES[:, 1:])
+    with pytest.raises(ValueError, match="`query_matches` are of items with a code of their own"):
+        semantic_model()(torch.tensor([[7, 8]]), query_matches=MATCHES[:1])
