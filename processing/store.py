@@ -75,7 +75,8 @@ class StoreReport:
 
     def __str__(self) -> str:
         lines = [
-            f"{word} {count:,} rows: {reason} (such as {', '.join(map(shorten, self.examples[reason]))})"
+            f"{word} {count:,} {'row' if count == 1 else 'rows'}: {reason} "
+            f"(such as {', '.join(map(shorten, self.examples[reason]))})"
             for word, counts in (("left out", self.skipped), ("altered", self.changed))
             for reason, count in counts.items()
         ]

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -283,6 +284,10 @@ def test_train_then_recommend(write_folder, tmp_path, config, capsys, kind):
     assert "leave_one_out: each person's last event" in " ".join(printed.split())
     trained, total = (int(n.replace(",", "")) for n in re.search(r"Trained (\S+) of (\S+) param", printed).groups())
     assert 0 < trained < total
+    assert f"The model is in {result}. Next:" in printed
+    [suggested] = re.findall(r"^  unimp (recommend .*)$", printed, re.MULTILINE)
+    assert main(shlex.split(suggested)) == 0
+    assert "History, oldest first" in capsys.readouterr().out
     card = (result / "README.md").read_text()
     assert "model-index" in card
     assert "On leave_one_out: each person's last event." in card
@@ -298,7 +303,7 @@ def test_train_then_recommend(write_folder, tmp_path, config, capsys, kind):
     errors = capsys.readouterr().err
     assert "`user_id` 'nobody' is not in" in errors
     assert "people, such as 'user-" in errors
-    assert "`history` has 'nothing', which is not one of the catalogue's 40 item ids." in errors
+    assert "`history` has 'nothing', which is not one of the catalogue's 40 item ids, such as 'item-" in errors
     assert "`model` 'no-model' is no folder here, nor a Hub id" in errors
 
 

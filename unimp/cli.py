@@ -4,6 +4,7 @@ import argparse
 import difflib
 import json
 import logging
+import shlex
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields
@@ -230,9 +231,10 @@ def _train(arguments: Sequence[str]) -> int:
     from .training.trainer import UniMPTrainingConfig
 
     data, model, training = parse(arguments, DataArguments, ModelArguments, UniMPTrainingConfig)
+    from .processing import Columns
     from .processing.splits import make_split
     from .processing.store import read_store
-    from .report import print_metrics
+    from .report import print_metrics, say
 
     store = read_store(data.dataset, rating_range=data.rating_range)
     result = run(store, make_split(store, data.split), model, training, resume=data.resume)
@@ -240,6 +242,11 @@ def _train(arguments: Sequence[str]) -> int:
         return INTERRUPTED  # what to do next has been logged
     if training.process_index == 0:
         print_metrics(result)
+        about = f"--model {shlex.quote(str(training.output_dir))} --dataset {shlex.quote(data.dataset)}"
+        say(f"The model is in {training.output_dir}. Next:")
+        say(f"  unimp evaluate {about} --split {shlex.quote(data.split)}    # with intervals")
+        say(f"  unimp recommend {about} --user_id {shlex.quote(store.interactions[0][Columns.USER_ID])}")
+        say(f"  unimp demo {about}")
     return 0
 
 
@@ -285,7 +292,7 @@ def _recommend(arguments: Sequence[str]) -> int:
     if unknown := [event["item_id"] for event in history if event["item_id"] not in catalog]:
         raise ValueError(
             f"`{'history' if options.history else 'dataset'}` has {unknown[0]!r}, which is not one of the catalogue's "
-            f"{len(catalog)} item ids{_nearest(unknown[0], catalog.item_ids, '.')}"
+            f"{len(catalog)} item ids{_nearest(unknown[0], catalog.item_ids, f', such as {catalog.item_ids[0]!r}.')}"
         )
     answers = recommend({"history": history}, top_k=options.top_k)
     print_recommendations([catalog.item(catalog.position(event["item_id"])) for event in history], answers)

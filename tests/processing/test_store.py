@@ -357,5 +357,5 @@ def test_the_report_reads_well():
     shown = str(report).splitlines()
     assert shown == [
         f"left out 4 rows: no id (such as '{'x' * 59}..., 2, 3)",
-        "altered 1 rows: odd rating (such as nan)",
+        "altered 1 row: odd rating (such as nan)",
     ]
