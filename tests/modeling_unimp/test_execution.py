@@ -8,7 +8,7 @@ import torch
 
 from .test_decoding import make
 from .test_sessions import PROMPT, stretch
-from .tiny import ANSWER, FIRST_ITEM, ITEM, prompt, tiny_model
+from .tiny import ANSWER, FIRST_ITEM, ITEM, NUM_ITEMS, prompt, tiny_model
 
 GREEDY = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
 
@@ -18,7 +18,8 @@ def _training_batch():
     labels = torch.full_like(inputs["input_ids"], -100)
     labels[:, -4] = FIRST_ITEM + 4
     labels[:, -2:] = inputs["input_ids"][:, -2:]
-    return {**inputs, "labels": labels}
+    matches = torch.rand(len(labels), NUM_ITEMS, generator=torch.Generator().manual_seed(0))
+    return {**inputs, "labels": labels, "query_matches": matches}
 
 
 def _gradients(model):

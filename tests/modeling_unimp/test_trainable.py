@@ -12,7 +12,7 @@ from torch.distributed.fsdp import fully_shard
 
 from unimp import UniMPForConditionalGeneration
 
-from .tiny import ANSWER, FIRST_ITEM, ITEM, prompt, tiny_model
+from .tiny import ANSWER, FIRST_ITEM, ITEM, NUM_ITEMS, prompt, tiny_model
 
 NEW = [
     "model.resampler.",
@@ -23,6 +23,7 @@ NEW = [
     "model.item_rows.",
     "item_head.",
     "item_norm.",
+    "query_weight.",
 ]
 POLICIES = {"new": NEW, "all": ["model.language_model.", "lm_head.", *NEW]}
 FROZEN = {"new": ["model.vision_encoder.", "model.language_model.", "lm_head."], "all": ["model.vision_encoder."]}
@@ -34,7 +35,8 @@ def _batch(seed: int = 0) -> dict[str, torch.Tensor]:
     labels[:, -4] = FIRST_ITEM + 4
     labels[:, -2:] = inputs["input_ids"][:, -2:]
     behaviors = torch.randint(1, 9, (*labels.shape, 2), generator=torch.Generator().manual_seed(seed))
-    return {**inputs, "labels": labels, "behavior_ids": behaviors}
+    matches = torch.rand(len(labels), NUM_ITEMS, generator=torch.Generator().manual_seed(seed))
+    return {**inputs, "labels": labels, "behavior_ids": behaviors, "query_matches": matches}
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -85,7 +87,7 @@ def modules_to_save(model) -> list[str]:
     lists = ("cross_attention", "key_values")
     blocks = [f"{name}.{n}" for name in lists for n in range(len(model.model.cross_attention))]
     heads = [] if model.item_head is None else ["item_head"]
-    return ["resampler", "markers", "behaviors", "item_rows", "item_norm", *heads, *blocks]
+    return ["resampler", "markers", "behaviors", "item_rows", "item_norm", "query_weight", *heads, *blocks]
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -135,7 +137,7 @@ def _gradients(model, batch):
 
 
 def _two_processes(rank: int, folder: str, config: dict[str, int]) -> None:
-    """Process 0 sees pictures, process 1 does not: both must run the same modules, or they wait for each other."""
+    """Process 0 sees pictures and a query, process 1 does not: both must run the same modules, or they wait for each other."""
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     model = tiny_model(tie_item_embeddings=False, **config).train()
@@ -174,13 +176,14 @@ def test_what_is_never_split_is_in_the_model(config, decoder):
 
 
 @pytest.mark.parametrize("config", [{}, {"cross_attention_every": 0, "visual_prompt_tokens": 1}])
-def test_two_processes_one_without_pictures(tmp_path, config):
+def test_two_processes_one_without_pictures_and_queries(tmp_path, config):
     mp.spawn(_two_processes, (str(tmp_path), config), nprocs=2)
     first, second = (torch.load(tmp_path / f"gradients{rank}.pt") for rank in range(2))
     model = tiny_model(tie_item_embeddings=False, **config).train()
     model.set_trainable("all")
     batches = _batch(seed=0), _batch(seed=1)
-    without = {key: value for key, value in batches[1].items() if key not in ("pixel_values", "image_index")}
+    left_out = ("pixel_values", "image_index", "query_matches")
+    without = {key: value for key, value in batches[1].items() if key not in left_out}
     alone = [_gradients(model, batch) for batch in (batches[0], without)]
     for name, gradient in first.items():
         torch.testing.assert_close(gradient, second[name])
