@@ -137,7 +137,7 @@ def _gradients(model, batch):
 
 
 def _two_processes(rank: int, folder: str, config: dict[str, int]) -> None:
-    """Process 0 sees pictures and a query, process 1 does not: both must run the same modules, or they wait for each other."""
+    """Process 0 sees pictures and a query, process 1 does not: both must run the same modules."""
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     model = tiny_model(tie_item_embeddings=False, **config).train()
