@@ -499,8 +499,8 @@ class UniMPForConditionalGeneration(
             new_item_image_index (`torch.LongTensor` of shape `(items,)`, *optional*):
                 Which picture each of them has, -1 for none.
             query_matches (`torch.Tensor` of shape `(batch, num_items)`, *optional*):
-                How well each item has the words of what a row asks, from 0 to 1: it counts at the row's last
-                `<|item|>`. Of items with a code of their own alone.
+                How well each item has the words of what a row asks, from 0 to about 1: it counts at the row's
+                last `<|item|>`. Of items with a code of their own alone.
             prefill ([`UniMPPrefill`], *optional*):
                 What reading the prompt left, for cached decoding.
             inputs_embeds (`None`):

@@ -475,7 +475,7 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
     # Tensors
 
     def query_matches(self, query: Any) -> torch.Tensor:
-        """How well each item of the catalogue has the words of a query, `[items]` from 0 to 1; see [`WordIndex`]."""
+        """How well each item of the catalogue has the words of a query, `[items]` from 0 on; see [`WordIndex`]."""
         table = self._require_catalog().table  # every change of a catalogue is a new table
         if self._words.get("table") is not table:
             texts = [item_words(self.catalog.attributes(position)) for position in range(len(self.catalog))]

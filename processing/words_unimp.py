@@ -14,17 +14,19 @@ def _distinct_words(text: str) -> set[str]:
     return set(_WORD.findall(text.casefold()))
 
 
+# BM25's: how much less a text's further words tell, and how much its length counts (Robertson and Zaragoza, 2009).
+SATURATION, LENGTH_SHARE = 1.2, 0.75
+
+
 class WordIndex:
     """
-    Finds texts by their words: the cosine of query and text as bags of words, each word once, weighing the more the
-    fewer texts have it (inverse document frequency).
+    Finds texts by their words, as BM25 does, but for counting a word of a text once.
 
     Args:
         texts (`Sequence[str]`): what may be found.
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
-        self.num_texts = len(texts)
         numbers: dict[str, int] = {}
         words, owners = [], []
         for owner, text in enumerate(texts):
@@ -32,23 +34,21 @@ class WordIndex:
             words += found
             owners += [owner] * len(found)
         words, owners = np.array(words, dtype=np.int64), np.array(owners, dtype=np.int64)
-        order = np.argsort(words, kind="stable")
-        counts = np.bincount(words, minlength=len(numbers))
-        self._numbers, self._owners = numbers, owners[order]
+        counts, lengths = np.bincount(words, minlength=len(numbers)), np.bincount(owners, minlength=len(texts))
+        self._numbers, self._owners = numbers, owners[np.argsort(words, kind="stable")]
         self._ends = np.cumsum(counts)
-        self._weights = np.log((1 + len(texts)) / (1 + counts))  # 0 of a word that all have: it tells nothing
-        squares = np.bincount(owners, self._weights[words] ** 2, minlength=len(texts))
-        self._lengths = np.sqrt(np.maximum(squares, 1e-12))
+        self._weights = np.log1p((len(texts) - counts + 0.5) / (counts + 0.5))  # the more, the fewer texts have it
+        relative = lengths / max(lengths.mean(), 1e-9)
+        self._parts = (SATURATION + 1) / (1 + SATURATION * (1 - LENGTH_SHARE + LENGTH_SHARE * relative))
 
     def match(self, query: str) -> np.ndarray:
         """
-        How well each text has the words of `query`, `[texts]` in float32: from 0, no word that tells anything, to 1.
-        Words that no text has do not count.
+        How well each text has the words of `query`, `[texts]` in float32: BM25 by what the query's words weigh, so 0
+        without any and about 1 with all of them, more in a short text. Words that no text has do not count.
         """
         known = [self._numbers[word] for word in sorted(_distinct_words(query)) if word in self._numbers]
-        scores = np.zeros(self.num_texts)
+        scores = np.zeros(len(self._parts))
         for word in known:
             start = self._ends[word - 1] if word else 0
-            scores[self._owners[start : self._ends[word]]] += self._weights[word] ** 2
-        length = np.sqrt(max((self._weights[known] ** 2).sum(), 1e-12))
-        return (scores / (length * self._lengths)).astype(np.float32)
+            scores[self._owners[start : self._ends[word]]] += self._weights[word]
+        return (self._parts * scores / max(self._weights[known].sum(), 1e-9)).astype(np.float32)

@@ -7,12 +7,13 @@ import pytest
 
 from unimp.processing.words_unimp import WordIndex
 
-TEXTS = ["Red mug", "blue mug", "red, Nordic lamp", ""]
-RARE, OFTEN = math.log(5 / 2), math.log(5 / 3)  # a word of one of four texts, of two
+TEXTS = ["Red mug", "blue mug", "red, Nordic lamp", ""]  # 7/4 words on the average
+RARE, OFTEN = math.log(1 + 3.5 / 1.5), math.log(1 + 2.5 / 2.5)  # weights of a word that one of four has, that two have
 
 
-def _length(*weights):
-    return math.sqrt(sum(weight**2 for weight in weights))
+def _part(length, mean):
+    """What a word of a text of so many words counts."""
+    return 2.2 / (1 + 1.2 * (0.25 + 0.75 * length / mean))
 
 
 def _close(matches, *expected):
@@ -20,11 +21,12 @@ def _close(matches, *expected):
     assert matches.dtype == np.float32
 
 
-def test_hand_computed_cosines():
+def test_hand_computed_shares():
     index = WordIndex(TEXTS)
-    red_mug, mug, lamp = _length(OFTEN, OFTEN), _length(RARE, OFTEN), _length(OFTEN, RARE, RARE)
-    _close(index.match("red MUG"), 1, OFTEN**2 / red_mug / mug, OFTEN**2 / red_mug / lamp, 0)
-    _close(index.match("lamp"), 0, 0, RARE / lamp, 0)
+    two, three = 2.2 / (1 + 1.2 * (0.25 + 6 / 7)), 2.2 / (1 + 1.2 * (0.25 + 9 / 7))
+    _close(index.match("red MUG"), two, two / 2, three / 2, 0)
+    _close(index.match("lamp"), 0, 0, three, 0)
+    _close(index.match("red lamp"), two * OFTEN / (OFTEN + RARE), 0, three, 0)
 
 
 def test_words_count_once_and_those_of_no_text_not_at_all():
@@ -35,9 +37,15 @@ def test_words_count_once_and_those_of_no_text_not_at_all():
         _close(index.match(nothing), 0, 0, 0, 0)
 
 
-def test_a_word_of_every_text_tells_nothing():
-    _close(WordIndex(["a hat", "a coat"]).match("a"), 0, 0)
-    _close(WordIndex(["a hat", "a coat"]).match("a hat"), 1, 0)
+def test_a_word_of_every_text_tells_little():
+    hat, coat = WordIndex(["a hat", "a coat"]).match("a hat")
+    assert coat == pytest.approx(math.log(1.2) / (math.log(1.2) + math.log(2)))
+    assert hat == pytest.approx(1)
+
+
+@pytest.mark.parametrize("texts", [["hat"], ["", ""]])
+def test_few_texts(texts):
+    _close(WordIndex(texts).match("hat"), *[float(bool(text)) for text in texts])
 
 
 @pytest.mark.parametrize(
@@ -54,13 +62,12 @@ def test_it_is_what_comparing_all_words_gives():
     vocabulary = [f"w{number}" for number in range(30)]
     texts = [" ".join(rng.choice(vocabulary, rng.integers(0, 8))) for _ in range(40)]
     sets = [set(text.split()) for text in texts]
-    weights = {word: math.log(41 / (1 + sum(word in own for own in sets))) for word in vocabulary}
+    counts = {word: sum(word in own for own in sets) for word in vocabulary}
+    weights = {word: math.log(1 + (40.5 - count) / (count + 0.5)) for word, count in counts.items()}
+    mean = np.mean([len(own) for own in sets])
     index = WordIndex(texts)
-    for query in texts[:10]:
-        asked = {word for word in query.split() if any(word in own for own in sets)}
-        expected = [
-            sum(weights[word] ** 2 for word in asked & own)
-            / max(_length(*map(weights.get, asked)) * _length(*map(weights.get, own)), 1e-6)
-            for own in sets
-        ]
+    for query in filter(None, texts[:10]):
+        asked = set(query.split())
+        whole = sum(weights[word] for word in asked)
+        expected = [_part(len(own), mean) * sum(weights[word] for word in asked & own) / whole for own in sets]
         _close(index.match(query), *expected)
