@@ -1,7 +1,6 @@
 """UniMP: a decoder that reads interleaved pictures, text and item codes."""
 
 import inspect
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -39,7 +38,7 @@ from .heads_unimp import HeadsMixin
 from .items_unimp import CatalogRowsMixin, UniMPItemContent, UniMPItemRows
 from .outputs_unimp import UniMPCausalLMOutput, UniMPModelOutput, UniMPPrefill
 from .prompts_unimp import UniMPVisualPrompt, picture_tokens
-from .queries_unimp import FIRST_WEIGHT, UniMPQueryWeight, answers_query, check_query_matches
+from .queries_unimp import UniMPQueryWeight, answers_query, check_query_matches
 from .sessions_unimp import SessionMixin
 from .similarity_unimp import history_directions, tokens_so_far
 
@@ -71,7 +70,7 @@ class UniMPPreTrainedModel(PreTrainedModel):
             initialization.zeros_(module.attention_gate)
             initialization.zeros_(module.feed_forward_gate)
         elif isinstance(module, UniMPQueryWeight):
-            initialization.constant_(module.log_weight, math.log(FIRST_WEIGHT))
+            initialization.zeros_(module.log_scale)
         elif isinstance(module, UniMPPerceiverResampler):
             initialization.normal_(module.latents, std=1.0)
         elif isinstance(module, UniMPItemRows):
@@ -365,7 +364,7 @@ class UniMPForConditionalGeneration(
         self.item_head = None if config.tie_item_embeddings else UniMPItemRows(config, row_size, is_output=True)
         # A pretrained decoder's last states can be large and lopsided: fit for its own head, not for new rows.
         self.item_norm = nn.LayerNorm(row_size)
-        self.query_weight = UniMPQueryWeight()
+        self.query_weight = UniMPQueryWeight() if config.code_sizes is None else None
         source = next(name for name, module in self.model.named_modules() if module is embeddings)
         self._tied_weights_keys = {"lm_head.weight": f"model.{source}.weight"}
         self.post_init()

@@ -1,7 +1,5 @@
 """What the words of a query add to the scores of the items that have them, beside what is learned."""
 
-import math
-
 import torch
 from torch import nn
 
@@ -16,11 +14,11 @@ class UniMPQueryWeight(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.log_weight = nn.Parameter(torch.tensor([math.log(FIRST_WEIGHT)]))
+        self.log_scale = nn.Parameter(torch.zeros(1))  # weight decay leads to where it began
 
     def forward(self, query_matches: torch.Tensor) -> torch.Tensor:
         """What is added to the items' logits, like `query_matches`, in float32."""
-        return self.log_weight.float().exp() * query_matches.float()
+        return FIRST_WEIGHT * self.log_scale.float().exp() * query_matches.float()
 
 
 def check_query_matches(query_matches: torch.Tensor | None, config: UniMPConfig, batch_size: int) -> None:

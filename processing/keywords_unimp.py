@@ -31,9 +31,11 @@ def find_words(text: str) -> list[str]:
     return [word for word in words if word not in STOP_WORDS and not word.isdigit() and len(word) > 1]
 
 
-def item_words(attributes: Mapping[str, Any]) -> str:
-    """The values of an item's attributes as one text; their names say nothing of this item."""
-    return "; ".join(filter(None, (flatten_value(value) for value in attributes.values())))
+def item_words(attributes: Mapping[str, Any], max_words: int = 20) -> str:
+    """
+    The values of an item's attributes as one text, of each at most `max_words`; their names say nothing of this item.
+    """
+    return "; ".join(filter(None, (flatten_value(value, max_words) for value in attributes.values())))
 
 
 def count_keywords(texts: Sequence[str], limit: int | None = None) -> list[str]:

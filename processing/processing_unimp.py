@@ -478,7 +478,8 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
         """How well each item of the catalogue has the words of a query, `[items]` from 0 on; see [`WordIndex`]."""
         table = self._require_catalog().table  # every change of a catalogue is a new table
         if self._words.get("table") is not table:
-            texts = [item_words(self.catalog.attributes(position)) for position in range(len(self.catalog))]
+            items = map(self.catalog.attributes, range(len(self.catalog)))
+            texts = [item_words(attributes, self.max_words) for attributes in items]
             self._words = _Remembered(table=table, index=WordIndex(texts))
         return torch.from_numpy(self._words["index"].match(flatten_value(query, self.max_words)))
 

@@ -1,17 +1,20 @@
 """Which items have the words of a query."""
 
 import re
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
 
 # Of scripts that put no spaces between words (Chinese, Japanese, Thai), each character is one.
 _UNSPACED = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
-_WORD = re.compile(f"[{_UNSPACED}]|[^\\W{_UNSPACED}]+")
+# Marks that join a letter, such as vowels of Hindi, belong to its word.
+_MARKS = "".join(sign for sign in map(chr, range(0x10000)) if unicodedata.category(sign).startswith("M"))
+_WORD = re.compile(f"[{_UNSPACED}]|(?:[^\\W{_UNSPACED}]|[{_MARKS}])+")
 
 
 def _distinct_words(text: str) -> set[str]:
-    return set(_WORD.findall(text.casefold()))
+    return set(_WORD.findall(unicodedata.normalize("NFKC", text.casefold())))
 
 
 # BM25's: how much less a text's further words tell, and how much its length counts (Robertson and Zaragoza, 2009).

@@ -244,7 +244,8 @@ def _train(arguments: Sequence[str]) -> int:
         print_metrics(result)
         about = f"--model {shlex.quote(str(training.output_dir))} --dataset {shlex.quote(data.dataset)}"
         say(f"The model is in {training.output_dir}. Next:")
-        say(f"  unimp evaluate {about} --split {shlex.quote(data.split)}    # with intervals")
+        rated = "" if data.rating_range is None else f" --rating_range {' '.join(map(str, data.rating_range))}"
+        say(f"  unimp evaluate {about} --split {shlex.quote(data.split)}{rated}")
         say(f"  unimp recommend {about} --user_id {shlex.quote(store.interactions[0][Columns.USER_ID])}")
         say(f"  unimp demo {about}")
     return 0
@@ -284,10 +285,13 @@ def _recommend(arguments: Sequence[str]) -> int:
 
     if bool(options.history) == bool(options.user_id):
         raise ValueError("Give `--history ITEM_ID ...`, or `--dataset FOLDER --user_id ID`.")
-    history = [{"item_id": item_id} for item_id in options.history]
-    history = history or _history_of(options.user_id, options.dataset)
+    if options.user_id and options.dataset is None:
+        raise ValueError("`--user_id` needs `--dataset FOLDER`, the store to look the person up in.")
     _check_model(options.model)
     recommend = pipeline("unimp-recommend", model=options.model, trust_remote_code=True)
+    history = [{"item_id": item_id} for item_id in options.history]
+    low, high = recommend.processor.rating_range
+    history = history or _history_of(options.user_id, options.dataset, (low, high) if low < high else None)
     catalog = recommend.processor.catalog
     if unknown := [event["item_id"] for event in history if event["item_id"] not in catalog]:
         raise ValueError(
@@ -324,16 +328,14 @@ def _check_model(name: str | None) -> None:
         raise ValueError(f"`model` {name!r} is no folder here, nor a Hub id, which has an owner (`owner/name`).")
 
 
-def _history_of(user_id: str, dataset: str | None) -> list[dict[str, Any]]:
-    """A person's events, with all that is known of them."""
+def _history_of(user_id: str, dataset: str, rating_range: tuple[float, float] | None) -> list[dict[str, Any]]:
+    """A person's events, with all that is known of them; a rating that the model cannot read counts as missing."""
     from .processing import Columns
     from .processing.splits import sequences
     from .processing.store import read_store
     from .training.mixture import read_sequence
 
-    if dataset is None:
-        raise ValueError("`--user_id` needs `--dataset FOLDER`, the store to look the person up in.")
-    people = sequences(read_store(dataset).interactions)
+    people = sequences(read_store(dataset, rating_range=rating_range).interactions)
     ids = list(people[Columns.USER_ID])
     if user_id not in ids:
         raise ValueError(

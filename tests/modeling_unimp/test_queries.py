@@ -4,6 +4,9 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import load_file
+
+from unimp.modeling_unimp.queries_unimp import FIRST_WEIGHT
 
 from .test_codes import semantic_model
 from .test_generation import GREEDY
@@ -21,7 +24,7 @@ def searched(model, **inputs):
 @torch.no_grad()
 def test_matches_are_added_with_the_learned_weight():
     model = tiny_model()
-    model.query_weight.log_weight.fill_(math.log(3.0))
+    model.query_weight.log_scale.fill_(math.log(3.0 / FIRST_WEIGHT))
     expected = (searched(model) + 3.0 * MATCHES).log_softmax(-1)
     scores = searched(model, query_matches=MATCHES)
     torch.testing.assert_close(scores, expected)
@@ -70,24 +73,33 @@ def test_generate_answers_with_them_cached_or_not(beams):
 
 def test_labels_are_scored_with_them():
     model = tiny_model()
-    # A history of two items before the query's answer; a row that asks nothing.
+    # Two searches, the second in the paper's order, where a marker stands before every item; a row that asks nothing.
     ids = torch.tensor(
         [
             [FIRST_ITEM + 2, END, FIRST_ITEM + 5, END, 7, ITEM, FIRST_ITEM + 1],
+            [ITEM, FIRST_ITEM + 4, END, 8, ITEM, FIRST_ITEM + 3, END],
             [FIRST_ITEM + 3, END, FIRST_ITEM, END, 9, 8, 7],
         ]
     )
     labels = ids.masked_fill(ids < FIRST_ITEM, -100)
     labels[:, 0] = -100
-    matches = torch.cat([MATCHES[:1], torch.zeros(1, NUM_ITEMS)])
-    outputs = model(input_ids=ids, labels=labels, query_matches=matches)
-    logits = model(input_ids=ids, query_matches=matches).logits
+    outputs = model(input_ids=ids, labels=labels, query_matches=MATCHES)
+    logits = model(input_ids=ids, query_matches=MATCHES).logits
     expected = logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0] * (labels[:, 1:] != -100)
     torch.testing.assert_close(outputs.log_probs[:, 1:], expected, rtol=1e-4, atol=1e-4)
-    weight = model.query_weight.log_weight
-    gradients = [torch.autograd.grad(part.sum(), weight)[0] for part in (outputs.log_probs, expected)]
+    scale = model.query_weight.log_scale
+    gradients = [torch.autograd.grad(part.sum(), scale)[0] for part in (outputs.log_probs, expected)]
     assert gradients[0] != 0
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)
+
+
+def test_a_checkpoint_from_before_begins_with_the_first_weight(tmp_path):
+    model = tiny_model()
+    state = {name: tensor for name, tensor in model.state_dict().items() if "query_weight" not in name}
+    model.save_pretrained(tmp_path, state_dict=state)
+    assert not any("query_weight" in name for name in load_file(tmp_path / "model.safetensors"))
+    loaded = type(model).from_pretrained(tmp_path)
+    torch.testing.assert_close(searched(loaded, query_matches=MATCHES), searched(model, query_matches=MATCHES))
 
 
 def test_without_a_query_the_weight_still_has_a_gradient():
@@ -95,7 +107,7 @@ def test_without_a_query_the_weight_still_has_a_gradient():
     model = tiny_model()
     ids = torch.tensor([[FIRST_ITEM + 2, END, FIRST_ITEM + 5]])
     model(input_ids=ids, labels=ids.masked_fill(ids == END, -100)).loss.backward()
-    assert model.query_weight.log_weight.grad.item() == 0
+    assert model.query_weight.log_scale.grad.item() == 0
 
 
 def test_matches_of_another_catalogue_or_of_semantic_codes_are_refused():

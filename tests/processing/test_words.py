@@ -48,13 +48,25 @@ def test_few_texts(texts):
     _close(WordIndex(texts).match("hat"), *[float(bool(text)) for text in texts])
 
 
-@pytest.mark.parametrize(
-    ("text", "query"),
-    [("Weiße STRASSE", "weisse straße"), ("赤いマグ", "赤 マグ"), ("iPhone 12", "12"), ("a_b", "A_B")],
-)
+WRITINGS = {
+    "ß": ("Weiße STRASSE", "weisse straße"),
+    "no spaces": ("赤いマグ", "赤 マグ"),
+    "numbers": ("iPhone 12", "12"),
+    "joined": ("a_b", "A_B"),
+    "accents of their own": ("Cafe\u0301", "caf\u00e9"),
+    "full width": ("ＡＢＣ", "abc"),
+}
+
+
+@pytest.mark.parametrize(("text", "query"), WRITINGS.values(), ids=WRITINGS.keys())
 def test_writing(text, query):
-    assert WordIndex([text, "other", "things"]).match(query).argmax() == 0
-    assert WordIndex([text, "other", "things"]).match(query)[0] > 0.5
+    found, *others = WordIndex([text, "other", "things"]).match(query)
+    assert found > 0.5
+    assert others == [0, 0]
+
+
+def test_vowel_signs_are_no_ends_of_words():
+    assert WordIndex(["केला", "काला जूता"]).match("केला")[1] == 0
 
 
 def test_it_is_what_comparing_all_words_gives():
