@@ -476,11 +476,13 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
 
     def query_matches(self, query: Any) -> torch.Tensor:
         """How well each item of the catalogue has the words of a query, `[items]` from 0 on; see [`WordIndex`]."""
-        table = self._require_catalog().table  # every change of a catalogue is a new table
-        if self._words.get("table") is not table:
-            items = map(self.catalog.attributes, range(len(self.catalog)))
-            texts = [item_words(attributes, self.max_words) for attributes in items]
-            self._words = _Remembered(table=table, index=WordIndex(texts))
+        table = self._require_catalog().table
+        if self._words.get("table") is not table:  # every change of a catalogue is a new table, not all are of words
+            attributes, index = table.select(self.catalog.attribute_names), self._words.get("index")
+            if index is None or not attributes.equals(self._words["attributes"]):
+                items = map(self.catalog.attributes, range(len(self.catalog)))
+                index = WordIndex([item_words(item, self.max_words) for item in items])
+            self._words = _Remembered(table=table, attributes=attributes, index=index)
         return torch.from_numpy(self._words["index"].match(flatten_value(query, self.max_words)))
 
     def _matches(self, samples: list[Any], tasks: list[str]) -> dict[str, torch.Tensor]:

@@ -417,6 +417,10 @@ def test_words_are_those_that_items_have_become(processor):
     processor.catalog.add([{"item_id": "cap", "title": "Woven cap"}])
     assert 0 < match("belt", "woven") < match("cap", "woven")  # which has fewer other words
     assert match("belt", "12.5") > 0
+    index = processor._words["index"]
+    processor.catalog.remove(["cap"])
+    assert match("cap", "woven") > 0  # that it is not answered is settled elsewhere
+    assert processor._words["index"] is index
 
 
 # On disk
