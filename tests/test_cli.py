@@ -270,6 +270,14 @@ def test_help(command, capsys):
 # Training and recommending
 
 
+def test_what_train_suggests_reads_ratings_as_it_did(write_folder, tmp_path, config, capsys):
+    folder, result = str(write_folder("csv")), str(tmp_path / "model")
+    train = ["train", "--dataset", folder, "--output_dir", result, "--config", config, "--rating_range", "4", "5"]
+    assert main(train) == 0
+    suggested = re.findall(r"^  unimp ((?:evaluate|recommend) .*)$", capsys.readouterr().out, re.MULTILINE)
+    assert [main(shlex.split(command)) for command in suggested] == [0, 0]
+
+
 @pytest.mark.parametrize("kind", ["parquet", "jsonl", "csv"])
 def test_train_then_recommend(write_folder, tmp_path, config, capsys, kind):
     folder, result = str(write_folder(kind)), tmp_path / "model"
