@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+# BM25's: how much less a text's further words tell, and how much its length counts (Robertson and Zaragoza, 2009).
+SATURATION, LENGTH_SHARE = 1.2, 0.75
 # Of scripts that put no spaces between words (Chinese, Japanese, Thai), each character is one.
 _UNSPACED = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
 # Marks that join a letter, such as vowels of Hindi, belong to its word.
@@ -15,10 +17,6 @@ _WORD = re.compile(f"[{_UNSPACED}]|(?:[^\\W{_UNSPACED}]|[{_MARKS}])+")
 
 def _distinct_words(text: str) -> set[str]:
     return set(_WORD.findall(unicodedata.normalize("NFKC", text.casefold())))
-
-
-# BM25's: how much less a text's further words tell, and how much its length counts (Robertson and Zaragoza, 2009).
-SATURATION, LENGTH_SHARE = 1.2, 0.75
 
 
 class WordIndex:
