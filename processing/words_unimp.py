@@ -21,7 +21,8 @@ def _distinct_words(text: str) -> set[str]:
 
 class WordIndex:
     """
-    Finds texts by their words, as BM25 does, but for counting a word of a text once.
+    Finds texts by their words, as BM25 does, but for counting a word of a text once. Unlike keywords, numbers are
+    words ("iPhone 12"), and none is left out: how many texts have it says what it tells.
 
     Args:
         texts (`Sequence[str]`): what may be found.

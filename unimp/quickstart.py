@@ -31,7 +31,7 @@ def training_config(output_dir: Path, seed: int) -> UniMPTrainingConfig:
         output_dir=str(output_dir),
         seed=seed,
         task_rates={"recommend": 1.5, "search": 1.7, "rate": 0.4, "explain": 1.0, "select": 0.5},
-        role_weights={},  # as its figures were measured
+        role_weights={},  # the default was not measured here
         learning_rate=NEW_LEARNING_RATE,
         logging_steps=0.1,
         save_strategy="no",

@@ -423,6 +423,13 @@ def test_words_are_those_that_items_have_become(processor):
     assert processor._words["index"] is index
 
 
+def test_items_without_words_have_none():
+    processor = make_processor(Catalog.from_items([{"item_id": "a"}, {"item_id": "b"}]))
+    assert processor.query_matches("hat").tolist() == [0, 0]
+    processor.catalog.add([{"item_id": "c"}])
+    assert processor.query_matches("hat").tolist() == [0, 0, 0]
+
+
 # On disk
 
 
