@@ -202,8 +202,9 @@ def read_rows(table: Table, folder: Path) -> tuple[dict[str, Rows], np.ndarray]:
         files = [np.load(folder / name / f"seed-{seed}" / "evaluation" / "ranks.npz") for seed in table.seeds]
         rows[name] = np.stack([file[f"{table.task}/model"] for file in files])
         users = files[0][f"{table.task}/user_id"]
-        if f"{table.task}/words" in files[0]:  # of a search, what needs no training
-            rows["words of the query alone"] = np.stack([file[f"{table.task}/words"] for file in files])
+        if f"{table.task}/words" in files[0]:  # what needs no training
+            what = "query" if table.task == "search" else "history"
+            rows[f"words of the {what} alone"] = np.stack([file[f"{table.task}/words"] for file in files])
     if table.baselines:
         file = np.load(folder / "baselines.npz")
         if not np.array_equal(file["user_id"], users):

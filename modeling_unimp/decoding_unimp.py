@@ -8,7 +8,7 @@ from torch import nn
 from transformers import DynamicCache, PreTrainedModel
 
 from .outputs_unimp import UniMPPromptState
-from .queries_unimp import check_query_matches
+from .queries_unimp import check_of_items
 from .trie_unimp import AllowedItems, ItemTrie, check_positions
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ PROMPT_INPUTS = (
     "new_item_text_ids",
     "new_item_image_index",
     "query_matches",
+    "history_scores",
 )
 # Of these, the ones with a row a picture or a new item instead of a row a sample.
 PICTURES = ("image_latents", "image_features", "pixel_values")
@@ -125,12 +126,15 @@ class ItemDecodingMixin:
         """
         mask = inputs.pop("attention_mask", None)
         mask = torch.ones_like(inputs["input_ids"]) if mask is None else mask
-        matches = inputs.pop("query_matches", None)
-        check_query_matches(matches, self.config, len(inputs["input_ids"]))
+        of_items = {name: inputs.pop(name, None) for name in ("query_matches", "history_scores")}
+        for name, values in of_items.items():
+            check_of_items(name, values, self.config, len(inputs["input_ids"]))
         cache = self._new_cache() if use_cache else None
         rows = self.compute_item_rows()
         outputs = self.model(**inputs, attention_mask=mask, item_rows=rows, past_key_values=cache, use_cache=use_cache)
-        return UniMPPromptState(outputs.last_hidden_state[:, -1], cache, mask, outputs.prefill, matches)
+        return UniMPPromptState(
+            outputs.last_hidden_state[:, -1], cache, mask, outputs.prefill, self.added_scores(**of_items)
+        )
 
     def _new_cache(self) -> DynamicCache:
         if other_layers(self.model.language_model):
@@ -208,7 +212,7 @@ class ItemDecodingMixin:
             return rows.new_empty(batch_size, 0, dtype=torch.float), trie.item_of_leaf.new_empty(batch_size, 0).long()
         allowed = AllowedItems(trie, batch_size, exclude, candidates)
         width = top_k if trie.num_levels == 1 else beam_width
-        scores, nodes = allowed.first_level(self.level_log_probs(state.hidden_states, 0, rows, state.query_matches))
+        scores, nodes = allowed.first_level(self.level_log_probs(state.hidden_states, 0, rows, state.added_scores))
         scores, best = _top_k(scores, width)
         nodes = best if nodes is None else nodes.gather(1, best)
         if trie.num_levels > 1:
@@ -328,7 +332,7 @@ class ItemDecodingMixin:
         """
         levels = self.config.code_levels
         state = self.read_prompt(use_cache=levels > 1, **inputs)
-        first = self.level_log_probs(state.hidden_states, 0, state.prefill.item_rows[1], state.query_matches)
+        first = self.level_log_probs(state.hidden_states, 0, state.prefill.item_rows[1], state.added_scores)
         if levels == 1:
             return first
         codes = self.model.item_codes.codes

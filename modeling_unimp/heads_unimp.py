@@ -48,19 +48,27 @@ class HeadsMixin:
         hidden_states: torch.Tensor,
         level: int,
         output_rows: torch.Tensor,
-        query_matches: torch.Tensor | None = None,
+        added_scores: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """
         Log-probability of each code of a level where an item is to be named (the end of the chunk is ruled out),
         `[..., hidden_size]` to `[..., level_sizes[level]]` in float32. An item's is the sum over its levels.
-        `query_matches` are of a query that the item answers, `[..., num_items]`.
+        `added_scores` are added to the logits, `[..., num_items]`.
         """
         rows, bias = self._level_rows(output_rows, level)
         hidden_states = self._item_states(hidden_states)
         logits = nn.functional.linear(hidden_states, rows.to(hidden_states), bias.to(hidden_states)).float()
-        if query_matches is not None:
-            logits = logits + self.query_weight(query_matches)
+        if added_scores is not None:
+            logits = logits + added_scores
         return logits.log_softmax(-1)
+
+    def added_scores(
+        self, query_matches: torch.Tensor | None, history_scores: torch.Tensor | None
+    ) -> torch.Tensor | None:
+        """What is added to the items' logits, see [`UniMPForConditionalGeneration.forward`]; `None` for nothing."""
+        given = [] if history_scores is None else [history_scores.float()]
+        given += [] if query_matches is None else [self.query_weight(query_matches)]
+        return sum(given) if given else None
 
     def text_logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """`[..., hidden_size]` to `[..., text vocabulary]`, as the backbone computes them."""
@@ -84,11 +92,11 @@ class HeadsMixin:
         hidden_states: torch.Tensor,
         next_levels: torch.Tensor,
         output_rows: torch.Tensor,
-        query_matches: torch.Tensor | None = None,
+        added_scores: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """
-        Logits over text vocabulary, markers and items, with the kind that cannot follow ruled out. `query_matches`
-        have a row a position, `[batch, tokens, num_items]`.
+        Logits over text vocabulary, markers and items, with the kind that cannot follow ruled out. `added_scores` have
+        a row a position, `[batch, tokens, num_items]`.
         """
         text = self.text_logits(hidden_states)
         never = torch.finfo(text.dtype).min
@@ -102,8 +110,8 @@ class HeadsMixin:
             if level == 0:
                 logits[..., self.config.marker_id("<|endofchunk|>")] = items[..., 0]
                 items = items[..., 1:]
-                if query_matches is not None:
-                    items = items + self.query_weight(query_matches).to(items)
+                if added_scores is not None:
+                    items = items + added_scores.to(items)
             logits[..., first + start : first + start + size] = items
         return logits
 

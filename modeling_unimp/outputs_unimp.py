@@ -44,14 +44,14 @@ class UniMPPromptState:
         past_key_values: the decoder's cache of all tokens; `None` where it was not asked for.
         attention_mask: `[batch, tokens]`, 0 for padding.
         prefill: the [`UniMPPrefill`] of pictures and item rows.
-        query_matches: `[batch, num_items]`, how well each item has the words of a query; `None` without any.
+        added_scores: `[batch, num_items]`, what is added to the items' logits; `None` for nothing.
     """
 
     hidden_states: torch.Tensor
     past_key_values: Cache | None
     attention_mask: torch.Tensor
     prefill: UniMPPrefill
-    query_matches: torch.Tensor | None = None
+    added_scores: torch.Tensor | None = None
 
 
 @dataclass

@@ -21,15 +21,15 @@ class UniMPQueryWeight(nn.Module):
         return FIRST_WEIGHT * self.log_scale.float().exp() * query_matches.float()
 
 
-def check_query_matches(query_matches: torch.Tensor | None, config: UniMPConfig, batch_size: int) -> None:
-    """Raises `ValueError` where `query_matches` are not those of each row and item, or of items that share codes."""
-    if query_matches is None:
+def check_of_items(name: str, values: torch.Tensor | None, config: UniMPConfig, batch_size: int) -> None:
+    """Raises `ValueError` where `values` are not one for each row and item, or items share codes."""
+    if values is None:
         return
     if config.code_sizes is not None:
-        raise ValueError("`query_matches` are of items with a code of their own: leave them out with semantic codes.")
+        raise ValueError(f"`{name}` are of items with a code of their own: leave them out with semantic codes.")
     expected = (batch_size, config.num_items)
-    if query_matches.shape != expected:
-        raise ValueError(f"`query_matches` must be {expected}, got {tuple(query_matches.shape)}: rows by items.")
+    if values.shape != expected:
+        raise ValueError(f"`{name}` must be {expected}, got {tuple(values.shape)}: rows by items.")
 
 
 def answers_query(input_ids: torch.Tensor, config: UniMPConfig) -> torch.Tensor:

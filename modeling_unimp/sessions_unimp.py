@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
 from .outputs_unimp import UniMPPrefill, UniMPPromptState
+from .queries_unimp import check_of_items
 
 # Of one picture, its part of `UniMPPrefill.picture_states`.
 Picture = list[tuple[torch.Tensor, ...]]
@@ -100,8 +101,9 @@ class UniMPSession:
             image_keys (`Sequence[Hashable]`, *optional*): a key for each picture that `inputs` give, `None` for one
                 without; then the keys of pictures that the prompt shows already (see `pictures`), which are not given
                 again. `image_index` counts them all, in this order.
-            inputs: the tokens to be read, with their pictures, behaviours and never-seen items, as arguments of
-                [`UniMPForConditionalGeneration.forward`]: one sample without padding.
+            inputs: the tokens to be read, with their pictures, behaviours and never-seen items, and the
+                `history_scores` of the whole history, as arguments of [`UniMPForConditionalGeneration.forward`]:
+                one sample without padding.
 
         Raises:
             `ValueError`: it is not one sample without padding, `keep` is not a number of tokens that were read, or a
@@ -110,6 +112,9 @@ class UniMPSession:
         model, input_ids = self._model.model, inputs["input_ids"]
         keep = self.num_tokens if keep is None else keep
         self._check(keep, input_ids, inputs.pop("attention_mask", None))
+        history_scores = inputs.pop("history_scores", None)
+        check_of_items("history_scores", history_scores, self._model.config, 1)
+        added_scores = self._model.added_scores(None, history_scores)
         index, pixel_values = inputs.pop("image_index", None), inputs.pop("pixel_values", None)
         if pixel_values is not None:
             features = (inputs.get("image_features"), model.get_image_features(pixel_values))
@@ -132,7 +137,8 @@ class UniMPSession:
             return_dict=True,
         )
         self.num_tokens, self._images = mask.shape[1], images
-        self.state = UniMPPromptState(outputs.last_hidden_state[:, -1], self._cache, mask, outputs.prefill)
+        hidden_states = outputs.last_hidden_state[:, -1]
+        self.state = UniMPPromptState(hidden_states, self._cache, mask, outputs.prefill, added_scores)
 
     def rank(
         self,

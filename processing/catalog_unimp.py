@@ -19,6 +19,7 @@ from PIL import Image
 
 from .columns_unimp import Columns
 from .images_unimp import ImageError, load_image, resolve_path, unpack
+from .neighbours_unimp import Neighbours
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +28,10 @@ AVAILABLE = "available"
 
 # Semantic codes, a list of integers an item: of each level its code.
 CODES = "codes"
+# Items that people choose close to it, a list an item; see [`Neighbours`].
+NEIGHBOURS = "neighbours"
+# What is no attribute, and stays where an item gets others.
+KEPT = (CODES, NEIGHBOURS)
 
 # Lists in lists, and so on, that an attribute's text tells of.
 MAX_DEPTH = 4
@@ -101,7 +106,8 @@ class Catalog:
     Args:
         table (`pyarrow.Table`): a row an item with `item_id` (unique strings), optionally `image` (a struct of `bytes`
             and `path`, as `datasets.Image` stores it), `available` (`False`: never recommended), `codes` (semantic
-            codes, which [`UniMPProcessor.index_catalog`] writes) and any attributes.
+            codes, which [`UniMPProcessor.index_catalog`] writes), `neighbours` (which training writes) and any
+            attributes.
         root (`str` or `Path`, *optional*): folder that the table's pictures given by path are in; they cannot be
             outside of it.
 
@@ -111,7 +117,7 @@ class Catalog:
 
     Raises:
         `ValueError`: there is no item, `item_id` is missing, not text, empty or not unique, or `image`, `available` or
-            `codes` is of another type.
+            `codes` or `neighbours` is of another type.
     """
 
     def __init__(self, table: pa.Table, root: str | Path | None = None) -> None:
@@ -147,7 +153,8 @@ class Catalog:
         self._pictured = _pictured(table)
         self._image_keys: dict[int, bytes] = {}
         self._codes = _read_codes(table)
-        reserved = (Columns.ITEM_ID, Columns.IMAGE, AVAILABLE, CODES)
+        self.neighbours = Neighbours.from_column(table[NEIGHBOURS]) if NEIGHBOURS in table.column_names else None
+        reserved = (Columns.ITEM_ID, Columns.IMAGE, AVAILABLE, *KEPT)
         self.attribute_names = [name for name in table.column_names if name not in reserved]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Catalog":
@@ -215,15 +222,25 @@ class Catalog:
 
     def set_codes(self, codes: np.ndarray | None) -> None:
         """Keep these semantic codes of all items, `[items, levels]`, or none."""
-        if codes is None and self._codes is None:
-            return
-        table = self.table.drop_columns([CODES] if CODES in self.table.column_names else [])
+        column = None
         if codes is not None:
             offsets = pa.array(np.arange(len(codes) + 1, dtype=np.int32) * codes.shape[1])
             values = pa.array(np.ascontiguousarray(codes, dtype=np.int32).ravel())
-            table = table.append_column(CODES, pa.ListArray.from_arrays(offsets, values))
+            column = pa.ListArray.from_arrays(offsets, values)
+        self._set_column(CODES, column)
+
+    def set_neighbours(self, neighbours: Neighbours | None) -> None:
+        """Keep which items people choose together, or nothing of it."""
+        self._set_column(NEIGHBOURS, None if neighbours is None else neighbours.column())
+
+    def _set_column(self, name: str, column: pa.Array | None) -> None:
+        """One that tells nothing of what the items are, or none."""
+        there = name in self.table.column_names
+        if column is None and not there:
+            return
+        table = self.table.drop_columns([name] if there else [])
         image_keys = self._image_keys
-        self._set_table(table)
+        self._set_table(table if column is None else table.append_column(name, column))
         self._image_keys = image_keys
 
     def add(self, items: Iterable[Mapping[str, Any]], root: str | Path | None = None) -> range:
@@ -252,7 +269,7 @@ class Catalog:
         """
         Give items of the catalogue new attributes and pictures, in place of all they had; one that had been removed
         stays so, unless it comes with `available` true. Returns their positions; tell the model with
-        `processor.index_catalog(model, positions)`. Semantic codes stay what they are.
+        `processor.index_catalog(model, positions)`. Semantic codes and neighbours stay what they are.
 
         Args:
             items, root: as in [`~Catalog.add`].
@@ -271,15 +288,16 @@ class Catalog:
             rows[code] = row
             if may_be_shown is not None:
                 available[code] = may_be_shown
-        kept = self._codes
-        self._set_table(_with_available(table.take(rows), available))
-        if kept is not None:
-            self.set_codes(kept)
+        kept = {name: self.table[name] for name in KEPT if name in self.table.column_names}
+        table = _with_available(table.take(rows), available)
+        for name, column in kept.items():
+            table = table.set_column(table.column_names.index(name), name, column)
+        self._set_table(table)
         return codes
 
     def _with_rows(self, added: pa.Table) -> pa.Table:
         added = _with_defaults(added)
-        added = added.drop_columns([CODES] if CODES in added.column_names else [])  # they are this catalogue's to give
+        added = added.drop_columns([name for name in KEPT if name in added.column_names])  # this catalogue's to give
         try:
             return pa.concat_tables([self.table, added], promote_options="permissive")
         except pa.ArrowException as error:

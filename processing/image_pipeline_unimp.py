@@ -263,6 +263,7 @@ class UniMPImagePipeline(TasteMixin, DiffusionPipeline):
         """
         samples = [{"history": history} for history in histories]
         inputs = self.processor(samples, task="recommend", **kwargs)
+        inputs.pop("history_scores", None)  # of items, and none is answered here
         return self.preference(self.model, **inputs.to(self.model.device))
 
     def encode_keywords(

@@ -7,12 +7,13 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from transformers import BatchFeature, ProcessorMixin
 from transformers.utils import cached_file, logging
 
-from .catalog_unimp import AVAILABLE, CODES, Catalog, flatten_value, image_source, is_missing, shown
+from .catalog_unimp import AVAILABLE, KEPT, Catalog, flatten_value, image_source, is_missing, shown
 from .chunks_unimp import (
     END_OF_CHUNK,
     FIRST_KIND,
@@ -52,7 +53,10 @@ logger = logging.get_logger(__name__)
 
 CATALOG_FILE = "catalog.parquet"
 EVENT_KEYS = (Columns.TIMESTAMP, Columns.RATING, Columns.EXPLANATION, Columns.QUERY, Columns.BEHAVIOR)
-NO_ATTRIBUTES = (Columns.ITEM_ID, Columns.IMAGE, AVAILABLE, CODES, *EVENT_KEYS)
+NO_ATTRIBUTES = (Columns.ITEM_ID, Columns.IMAGE, AVAILABLE, *KEPT, *EVENT_KEYS)
+
+# How much it adds to an item's score that it has words of a history's items, and that people choose it close to them.
+WORD_SIMILARITY, CHOICE_SIMILARITY = 4.0, 12.0
 
 
 class UniMPProcessor(IndexingMixin, ProcessorMixin):
@@ -82,6 +86,10 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
             [`~UniMPProcessor.index_catalog`]. `None`: a token an item.
         tokens_per_image (`int`, defaults to 1): `<image>` tokens that show a picture, see `visual_prompt_tokens` of
             [`UniMPConfig`]; set by [`~UniMPProcessor.index_catalog`].
+        word_similarity (`float`, defaults to 4.0): how much it adds to an item's score, when items are recommended,
+            that it has words of the history's items ([`WordIndex`]); 0 for nothing. Atomic codes only.
+        choice_similarity (`float`, defaults to 12.0): the same of how often people choose it close to those
+            ([`Neighbours`]).
     """
 
     def __init__(
@@ -101,6 +109,8 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
         code_sizes: Sequence[int] | None = None,
         history_window: int | None = None,
         tokens_per_image: int = 1,
+        word_similarity: float = WORD_SIMILARITY,
+        choice_similarity: float = CHOICE_SIMILARITY,
     ) -> None:
         super().__init__(image_processor, tokenizer)
         if tokenizer.eos_token_id is None:
@@ -122,6 +132,7 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
         self.item_text_length = item_text_length
         self.code_sizes = None if code_sizes is None else list(code_sizes)
         self.tokens_per_image = tokens_per_image
+        self.word_similarity, self.choice_similarity = word_similarity, choice_similarity
         self.catalog = None
         self._check_settings()
 
@@ -133,6 +144,10 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
             value, may_be_none = getattr(self, name), name in ("full_chunks", "history_window")
             if not (isinstance(value, int) and value >= minimum) and not (may_be_none and value is None):
                 raise ValueError(f"`{name}` must be a whole number of at least {minimum}, got {value!r}.")
+        for name in ("word_similarity", "choice_similarity"):
+            value = getattr(self, name)
+            if not isinstance(value, numbers.Real) or not 0 <= value < float("inf"):
+                raise ValueError(f"`{name}` must be a number of at least 0, got {value!r}.")
         _ = self.format  # checks `order`
 
     @property
@@ -273,35 +288,39 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
         Returns:
             `BatchFeature`: `input_ids`, padded on the left (in training on the right), `attention_mask` (`[batch,
             tokens]`), `behavior_ids` (`[batch, tokens, 4]`), the distinct pictures and `image_index` (`[batch,
-            images]`) and never-seen items where there are any; for a search `query_matches` (`[batch, items]`), see
-            [`WordIndex`].
+            images]`) and never-seen items where there are any; for a search `query_matches` (`[batch,
+            items]`), see [`WordIndex`]; for a recommendation that is not trained `history_scores` (`[batch, items]`),
+            what its history adds to each item's score.
         """
         samples, tasks = match_tasks(samples, task)
         self._require_catalog()
         batch, chunk_format = Batch(self._pixel_values), self.format
-        rows = [
+        encoded = [
             self._encode(sample, get_task(name), training, batch, chunk_format)
             for sample, name in zip(samples, tasks, strict=True)
         ]
+        rows = [row for row, _ in encoded]
         return BatchFeature(
             self._pad(rows, training)
-            | self._matches(samples, tasks)
+            | self._scores_of_items(samples, [shown for _, shown in encoded], tasks, training)
             | self._new_items(batch)
             | self._picture_tensors(rows, batch, catalog_features)
         )
 
     def _encode(
         self, sample: Mapping[str, Any], task: Task, training: bool, batch: Batch, chunk_format: ChunkFormat
-    ) -> Tokens:
+    ) -> tuple[Tokens, Sequence[Entry]]:
+        """A request as tokens, and what of its history they show."""
         check_request(sample, task)
         # All of them are checked, shown or not: a mistake is told wherever it is.
         history = self._entries(sample[HISTORY], HISTORY, chunk_format)
         prompt, ending, room = self._frame(sample, task, training, batch, chunk_format)
         labelled = training and task.reconstructs
         shown = most_recent(history, self._window(task))
-        for chunk in self._history(shown, task, labelled, room, batch, chunk_format):
-            prompt.extend(chunk)
-        return prompt.extend(ending)
+        chunks = list(self._history(shown, task, labelled, room, batch, chunk_format))
+        for stretch in (*chunks, ending):
+            prompt.extend(stretch)
+        return prompt, most_recent(history, len(chunks))
 
     def _frame(
         self, sample: Mapping[str, Any], task: Task, training: bool, batch: Batch, chunk_format: ChunkFormat
@@ -476,6 +495,35 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
 
     def query_matches(self, query: Any) -> torch.Tensor:
         """How well each item of the catalogue has the words of a query, `[items]` from 0 on; see [`WordIndex`]."""
+        return torch.from_numpy(self._word_index().match(flatten_value(query, self.max_words)))
+
+    def word_similarities(self, history: Sequence[Any]) -> torch.Tensor:
+        """
+        How alike each item of the catalogue is in its words to those of a history, `[items]`; see [`WordIndex`].
+
+        Args:
+            history (`Sequence`): as in a request.
+        """
+        return torch.from_numpy(self._word_similarities(self._entries(history, HISTORY, self.format)))
+
+    def _word_similarities(self, entries: Sequence[Entry]) -> np.ndarray:
+        items = [
+            item_words(entry.attributes, self.max_words) if entry.position is None else entry.position
+            for entry in entries
+        ]
+        return self._word_index().similarity(items)
+
+    def _history_scores(self, entries: Sequence[Entry]) -> torch.Tensor:
+        """What a history adds to each item's score, beside what is learned, `[items]`."""
+        scores = np.zeros(len(self.catalog), dtype=np.float32)
+        if self.word_similarity:
+            scores += self.word_similarity * self._word_similarities(entries)
+        if self.choice_similarity and self.catalog.neighbours is not None:
+            positions = [-1 if entry.position is None else entry.position for entry in entries]
+            scores += self.choice_similarity * self.catalog.neighbours.similarity(positions)
+        return torch.from_numpy(scores)
+
+    def _word_index(self) -> WordIndex:
         table = self._require_catalog().table
         if self._words.get("table") is not table:  # every change of a catalogue is a new table, not all are of words
             attributes, index = table.select(self.catalog.attribute_names), self._words.get("index")
@@ -483,17 +531,28 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
                 items = map(self.catalog.attributes, range(len(self.catalog)))
                 index = WordIndex([item_words(item, self.max_words) for item in items])
             self._words = _Remembered(table=table, attributes=attributes, index=index)
-        return torch.from_numpy(self._words["index"].match(flatten_value(query, self.max_words)))
+        return self._words["index"]
 
-    def _matches(self, samples: list[Any], tasks: list[str]) -> dict[str, torch.Tensor]:
-        """Those of every search of a batch, zeros for other requests."""
-        searches = [row for row, task in enumerate(tasks) if get_task(task).asks == Columns.QUERY]
-        if not searches or self.code_sizes is not None:  # semantic codes are of several items each
+    def _scores_of_items(
+        self, samples: list[Any], shown: list[Sequence[Entry]], tasks: list[str], training: bool
+    ) -> dict[str, torch.Tensor]:
+        """What a search's query, or the history that a recommendation shows, tells of each item by itself."""
+        if self.code_sizes is not None:  # semantic codes are of several items each
             return {}
-        matches = torch.zeros(len(samples), len(self.catalog))
-        for row in searches:
-            matches[row] = self.query_matches(samples[row][Columns.QUERY])
-        return {"query_matches": matches}
+        asked = [get_task(task).asks for task in tasks]
+        queries = {row: samples[row][Columns.QUERY] for row, what in enumerate(asked) if what == Columns.QUERY}
+        # For answers alone: with them in training, the network would not learn what they tell.
+        histories = {row: shown[row] for row, what in enumerate(asked) if what is None and not training}
+        found = {
+            "query_matches": {row: self.query_matches(query) for row, query in queries.items()},
+            "history_scores": {row: self._history_scores(entries) for row, entries in histories.items()},
+        }
+        nothing = torch.zeros(len(self.catalog))
+        return {
+            name: torch.stack([rows.get(row, nothing) for row in range(len(tasks))])
+            for name, rows in found.items()
+            if rows
+        }
 
     def _pad(self, rows: list[Tokens], training: bool) -> dict[str, torch.Tensor]:
         """

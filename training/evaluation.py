@@ -17,7 +17,7 @@ from ..processing.catalog_unimp import flatten_attributes
 from ..processing.picture_store_unimp import NoPictures, PictureStore
 from ..processing.pipelines_unimp import UniMPExplainPipeline, UniMPPipeline, UniMPRatePipeline, UniMPSelectPipeline
 from ..processing.store import as_table
-from ..processing.tasks_unimp import ANSWER_KEY, CANDIDATES, ITEM_TO_RATE
+from ..processing.tasks_unimp import ANSWER_KEY, CANDIDATES, HISTORY, ITEM_TO_RATE
 from .held_out import (
     ASIDE,
     HeldOutSamples,
@@ -320,9 +320,13 @@ def popularity_scorer(train: Dataset, catalog: Catalog) -> Scorer:
     return lambda samples: counts.repeat(len(samples), 1)
 
 
-def words_scorer(processor: UniMPProcessor) -> Scorer:
-    """How well an item has the words of the query, see [`WordIndex`]: the same for everybody."""
-    return lambda samples: torch.stack([processor.query_matches(sample[Columns.QUERY]) for sample in samples])
+def words_scorer(processor: UniMPProcessor, task: str) -> Scorer:
+    """How well an item has the words of what is searched for, or of the history's items; see [`WordIndex`]."""
+    key, score = {
+        "search": (Columns.QUERY, processor.query_matches),
+        "recommend": (HISTORY, processor.word_similarities),
+    }[task]
+    return lambda samples: torch.stack([score(sample[key]) for sample in samples])
 
 
 def random_scorer(catalog: Catalog, seed: int = 0) -> Scorer:
@@ -521,10 +525,9 @@ def evaluate_tasks(
             scorers = {
                 "model": model_scorer(model, processor, task, catalog_features),
                 "popularity": popularity_scorer(train, processor.catalog),
+                "words": words_scorer(processor, task),
                 "random": random_scorer(processor.catalog, seed),
             }
-            if TASKS[task].asks == Columns.QUERY:
-                scorers["words"] = words_scorer(processor)
             rankings = rank_answers(scorers, samples, task, processor.catalog, item_ids, batch_size)
             results[task] = _ranking_result(samples, rankings, train, processor.catalog, item_ids)
         else:

@@ -33,7 +33,7 @@ def cooccurrence_rows(train: Dataset, catalog: Catalog, size: int) -> torch.Tens
         `torch.Tensor` of shape `(items, directions)`, at most `size` of them: root mean square 1 over all that is not
         0; zeros for an item of which `train` tells nothing.
     """
-    information = _mutual_information(_pair_counts(train, catalog))
+    information = _mutual_information(pair_counts(train, catalog))
     size = min(size, MOST_DIRECTIONS, len(catalog))
     with torch.random.fork_rng():
         torch.manual_seed(0)  # the same start for every seed of training
@@ -46,7 +46,7 @@ def cooccurrence_rows(train: Dataset, catalog: Catalog, size: int) -> torch.Tens
     return rows / rows[known].square().mean().sqrt() if known.any() else rows
 
 
-def _pair_counts(train: Dataset, catalog: Catalog) -> torch.Tensor:
+def pair_counts(train: Dataset, catalog: Catalog) -> torch.Tensor:
     """How often two items stand close together, near ones counting more: sparse, symmetric, `(items, items)`."""
     lists = as_table(train)[Columns.ITEM_ID].combine_chunks()
     codes = np.array([catalog.position(item_id) for item_id in lists.flatten().to_pylist()], dtype=np.int64)

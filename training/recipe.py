@@ -30,11 +30,13 @@ from ..processing import TASKS, Catalog, Columns, UniMPProcessor
 from ..processing.catalog_unimp import flatten_attributes
 from ..processing.chunks_unimp import FIRST_KIND, PERIOD_BUCKETS
 from ..processing.indexing_unimp import check_room
+from ..processing.processing_unimp import CHOICE_SIMILARITY, WORD_SIMILARITY
 from ..processing.store import Store, as_table
 from ..processing.tasks_unimp import ANSWER_LENGTH, check_prompt_length
 from .continued import continue_with
 from .item_encoder import item_features
 from .item_start import cooccurrence_rows
+from .neighbours import find_neighbours
 from .pictures import training_pictures
 from .semantic_codes import MAX_ATOMIC_ITEMS, code_report, default_code_sizes, describe_codes, fit_codebooks
 
@@ -80,6 +82,17 @@ class ModelArguments:
             "help": "How much an item's likeness to the history adds to its score, as `item_encoder` sees it. 2 is "
             "good where items have few events and their texts tell something."
         },
+    )
+    word_similarity: float = field(
+        default=WORD_SIMILARITY,
+        metadata={
+            "help": "How much it adds to an item's score, when items are recommended, that it has words of the "
+            "history's items; 0 for nothing. It does not change training."
+        },
+    )
+    choice_similarity: float = field(
+        default=CHOICE_SIMILARITY,
+        metadata={"help": "The same of how often people choose it close to the history's items."},
     )
     cross_attention_every: int = field(
         default=1, metadata={"help": "Cross-attention before every n-th layer; 0 for none."}
@@ -142,8 +155,9 @@ class ModelArguments:
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"`{name}` must be one of {', '.join(choices)}, got {getattr(self, name)!r}.")
-        if not 0 <= self.feature_similarity < float("inf"):
-            raise ValueError(f"`feature_similarity` must be a number of at least 0, got {self.feature_similarity}.")
+        for name in ("feature_similarity", "word_similarity", "choice_similarity"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"`{name}` must be a number of at least 0, got {getattr(self, name)}.")
         if self.feature_similarity and self.item_encoder is None:
             raise ValueError("`feature_similarity` needs an `item_encoder`, whose embeddings it compares: give both.")
         if self.code_sizes is not None and self.item_codes == "atomic":
@@ -232,6 +246,8 @@ def build_processor(
         behavior_kinds=_kinds(store.interactions),
         periods=_periods(train),
         item_text_length=arguments.item_text_length,
+        word_similarity=arguments.word_similarity,
+        choice_similarity=arguments.choice_similarity,
     )
 
 
@@ -282,7 +298,11 @@ def build(
     if arguments.model is not None:
         model, processor = load(arguments.model)
         _tell_what_stays(processor.catalog, store)
-        return continue_with(model, processor, store, arguments.item_encoder, training)
+        model, processor = continue_with(model, processor, store, arguments.item_encoder, training)
+        if processor.code_sizes is None and train is not None:
+            catalog = processor.catalog
+            catalog.set_neighbours(find_neighbours(train, catalog).or_those_of(catalog.neighbours))
+        return model, processor
     sizes = _code_sizes(arguments, len(store.items))
     if sizes is not None and arguments.feature_similarity:
         raise ValueError(
@@ -311,6 +331,8 @@ def build(
     processor.index_catalog(model, features=features, fit_codes=fit_codes, pictures=pictures)
     if sizes is not None:
         logger.info("%s", describe_codes(code_report(model.model.item_codes)))
+    if sizes is None and train is not None:
+        catalog.set_neighbours(find_neighbours(train, catalog))
     if arguments.item_start == "cooccurrence" and train is not None:
         logger.info("The items' codes start from what people choose close together ...")
         _start_items(model, cooccurrence_rows(train, catalog, model.get_input_embeddings().embedding_dim))

@@ -36,12 +36,15 @@ from .training.recipe import load
 logger = logging.getLogger(__name__)
 
 LIKENESS = ("feature_similarity", "feature_whitening")
+# The same of its processor.
+OF_THE_PROCESSOR = ("history_window", "word_similarity", "choice_similarity")
 RESULTS_FILE, RANKS_FILE, TABLE_FILE = "results.json", "ranks.npz", "table.md"
 
 
-LEAST_VALUES = {"batch_size": 1, "max_people": 1, "history_window": 0, "feature_similarity": 0, "seed": 0}
+LEAST_VALUES = {"batch_size": 1, "max_people": 1, "history_window": 0, "seed": 0}
+LEAST_VALUES |= {"word_similarity": 0, "choice_similarity": 0, "feature_similarity": 0}
 # What is saved with a model, and can be otherwise in an evaluation.
-OF_THE_MODEL = ("history_window", *LIKENESS, "new_item_bias")
+OF_THE_MODEL = (*OF_THE_PROCESSOR, *LIKENESS, "new_item_bias")
 
 
 @dataclass(kw_only=True)
@@ -76,6 +79,16 @@ class EvaluateArguments:
     history_window: int | None = field(
         default=None,
         metadata={"help": "Most events of a history that are shown, 0 for none; by default as in training."},
+    )
+    word_similarity: float | None = field(
+        default=None,
+        metadata={
+            "help": "How much words that it shares with the history add to an item's score; by default as it is."
+        },
+    )
+    choice_similarity: float | None = field(
+        default=None,
+        metadata={"help": "The same of how often people choose it close to the history's items."},
     )
     feature_similarity: float | None = field(
         default=None,
@@ -180,8 +193,9 @@ def evaluate_model(options: EvaluateArguments, device: Any = "cpu") -> tuple[dic
     check_events(store.interactions, processor)
     is_of_another_split = _warn_of_another_split(options.model, split.name)
     model = model.eval().to(device)
-    if options.history_window is not None:
-        processor.history_window = options.history_window
+    for name in OF_THE_PROCESSOR:
+        if getattr(options, name) is not None:
+            setattr(processor, name, getattr(options, name))
     _set_likeness(model, options)
     if options.new_item_bias is not None:
         model.set_new_item_bias(options.new_item_bias)
@@ -209,7 +223,7 @@ def evaluate_model(options: EvaluateArguments, device: Any = "cpu") -> tuple[dic
         "title": f"{name}, {describe_split(split.name)}",
         "settings": _settings(options)
         | {
-            "history_window": processor.history_window,
+            **{name: getattr(processor, name) for name in OF_THE_PROCESSOR},
             **{name: getattr(model.config, name) for name in LIKENESS},
             "new_item_bias": model.config.new_item_bias,
         },

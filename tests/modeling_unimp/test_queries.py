@@ -1,4 +1,4 @@
-"""Words of a query: what they add to items' scores, wherever those are computed."""
+"""What words of a query, and the history, add to items' scores, wherever those are computed."""
 
 import math
 
@@ -59,10 +59,38 @@ def test_logits_and_answers_have_them_at_the_last_item_marker_alone():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("beams", [1, 2])
-def test_generate_answers_with_them_cached_or_not(beams):
+def test_scores_of_the_history_are_added_as_they_are():
     model = tiny_model()
-    inputs = left_pad(*SAMPLES[:2]) | {"query_matches": MATCHES[:2]}
+    scores = 5 * MATCHES.roll(1, 0)
+    expected = (searched(model) + scores + model.query_weight(MATCHES)).log_softmax(-1)
+    torch.testing.assert_close(searched(model, history_scores=scores, query_matches=MATCHES), expected)
+    torch.testing.assert_close(searched(model, history_scores=scores), (searched(model) + scores).log_softmax(-1))
+    # The first ends with what asks for the item, the second with the history.
+    inputs = left_pad([FIRST_ITEM + 2, END, 7, ITEM], [8, FIRST_ITEM + 1, END])
+    plain, logits = model(**inputs).logits, model(**inputs, history_scores=scores[:2]).logits
+    items = slice(FIRST_ITEM, FIRST_ITEM + NUM_ITEMS)
+    torch.testing.assert_close(logits[:, -1, items], plain[:, -1, items] + scores[:2])
+    torch.testing.assert_close(logits[:, :-1], plain[:, :-1])
+
+
+@torch.no_grad()
+def test_a_session_answers_with_scores_of_the_history():
+    model = tiny_model()
+    ids = left_pad(SAMPLES[2])["input_ids"]
+    session = model.start_session(input_ids=ids[:, :-1], history_scores=MATCHES[:1])
+    session.read(input_ids=ids[:, -1:], history_scores=7 * MATCHES[1:2])
+    best, items = session.rank(top_k=3)
+    expected = model.score_items(input_ids=ids, history_scores=7 * MATCHES[1:2])
+    torch.testing.assert_close(best, expected.topk(3).values, rtol=1e-4, atol=1e-4)
+    assert torch.equal(items, expected.topk(3).indices)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["query_matches", "history_scores"])
+@pytest.mark.parametrize("beams", [1, 2])
+def test_generate_answers_with_them_cached_or_not(beams, name):
+    model = tiny_model()
+    inputs = left_pad(*SAMPLES[:2]) | {name: 9 * MATCHES[:2]}
     settings = GREEDY | {"max_new_tokens": 3, "num_beams": beams}
     cached = model.generate(**inputs, **settings)
     assert torch.equal(cached, model.generate(**inputs, **settings, use_cache=False))
@@ -110,8 +138,15 @@ def test_without_a_query_the_weight_still_has_a_gradient():
     assert model.query_weight.log_scale.grad.item() == 0
 
 
-def test_matches_of_another_catalogue_or_of_semantic_codes_are_refused():
-    with pytest.raises(ValueError, match=r"`query_matches` must be \(3, 6\), got \(3, 5\)"):
-        searched(tiny_model(), query_matches=MATCHES[:, 1:])
-    with pytest.raises(ValueError, match="`query_matches` are of items with a code of their own"):
-        semantic_model()(torch.tensor([[7, 8]]), query_matches=MATCHES[:1])
+@pytest.mark.parametrize("name", ["query_matches", "history_scores"])
+def test_what_is_of_another_catalogue_or_of_semantic_codes_is_refused(name):
+    with pytest.raises(ValueError, match=rf"`{name}` must be \(3, 6\), got \(3, 5\)"):
+        searched(tiny_model(), **{name: MATCHES[:, 1:]})
+    with pytest.raises(ValueError, match=f"`{name}` are of items with a code of their own"):
+        semantic_model()(torch.tensor([[7, 8]]), **{name: MATCHES[:1]})
+
+
+def test_scores_of_the_history_are_for_answers():
+    ids = torch.tensor([[FIRST_ITEM + 2, END, FIRST_ITEM + 5]])
+    with pytest.raises(ValueError, match="`history_scores` are for answering: leave them out with `labels`"):
+        tiny_model()(input_ids=ids, labels=ids, history_scores=MATCHES[:1])

@@ -183,7 +183,7 @@ def test_the_inference_prompt_begins_the_training_sequence(task, order, full_chu
         for key in ("input_ids", "behavior_ids", "attention_mask"):
             assert torch.equal(trained[key][:, :length], asked[key])
         assert set(trained) - set(asked) == {"labels", "roles"}
-        for key in set(asked) - {"input_ids", "behavior_ids", "attention_mask"}:
+        for key in set(asked) - {"input_ids", "behavior_ids", "attention_mask", "history_scores"}:
             assert torch.equal(trained[key], asked[key])
         # The answer comes next, and it is what is trained on.
         assert trained["input_ids"].shape[1] > length

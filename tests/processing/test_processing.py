@@ -6,6 +6,7 @@ import json
 import weakref
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoProcessor
@@ -13,6 +14,7 @@ from transformers import AutoProcessor
 from unimp import Catalog, UniMPConfig, UniMPForConditionalGeneration, UniMPProcessor
 from unimp.processing import TASKS, catalog_unimp, load_image, requests_unimp
 from unimp.processing.chunks_unimp import END_OF_CHUNK
+from unimp.processing.neighbours_unimp import Neighbours
 
 from .conftest import TASK_NAMES, draw_picture, make_model, make_processor, make_request
 
@@ -341,7 +343,7 @@ def test_items_added_later_get_rows(catalog):
 def test_a_new_item_is_read_as_it_will_be_once_added(catalog):
     """Its code's row is its content alone, before and after."""
     cap = {"item_id": "cap", "price": 5, "available": True, "title": "Cap", "image": draw_picture(78)}
-    processor = make_processor(catalog)
+    processor = make_processor(catalog, word_similarity=0.0)  # what words weigh changes with a catalogue
     model = make_model(processor)
     before = model(**processor({"history": ["hat", cap]})).logits[0, -1]
     catalog.add([cap])
@@ -423,9 +425,58 @@ def test_words_are_those_that_items_have_become(processor):
     assert processor._words["index"] is index
 
 
+# What a history tells of items by itself
+
+
+def test_a_recommendation_has_scores_of_its_history(processor):
+    catalog = processor.catalog
+    hat, socks, belt = (catalog.position(item_id) for item_id in ("hat", "socks", "belt"))
+    starts = np.where(np.arange(len(catalog) + 1) > hat, 1, 0)  # the hat has one neighbour, the belt
+    catalog.set_neighbours(Neighbours(starts, np.array([belt]), np.array([0.5], dtype=np.float32)))
+    requests = [{"history": ["hat", {"title": "Wool"}]}, {"history": ["hat"], "query": "wool"}, {"history": []}]
+    batch = processor(requests, task=["recommend", "search", "recommend"])
+    scores, words = batch["history_scores"], processor.word_similarities(["hat", {"title": "Wool"}])
+    assert words[socks] == words.max() > 0.2
+    torch.testing.assert_close(scores[0] - 4 * words, torch.eye(len(catalog))[belt] * 12 * 0.8 * 0.5)
+    assert not scores[1:].any()
+    processor.choice_similarity = 0.0
+    torch.testing.assert_close(processor(requests[0])["history_scores"][0], 4 * words)
+    processor.word_similarity = 0.0
+    assert not processor(requests[0])["history_scores"].any()
+
+
+def test_scores_are_of_what_is_shown_and_nothing_in_training(processor):
+    history = ["socks", "hat", "belt"]
+    scores = processor({"history": history})["history_scores"][0]
+    torch.testing.assert_close(scores, 4 * processor.word_similarities(history))
+    processor.history_window = 1
+    shown = processor({"history": history})["history_scores"][0]
+    torch.testing.assert_close(shown, 4 * processor.word_similarities(["belt"]))
+    assert not torch.equal(shown, scores)
+    assert "history_scores" not in processor({"history": history, "answer": "hat"}, training=True)
+    assert "history_scores" not in processor(make_request("select"), task="select")
+
+
+def test_models_answer_with_them(shared):
+    model, processor = shared
+    inputs = processor({"history": ["hat", {"title": "Wool"}]})
+    with_them = model.score_items(**inputs)
+    added = inputs.pop("history_scores")
+    assert added.any()
+    torch.testing.assert_close(with_them, (model.score_items(**inputs) + added).log_softmax(-1))
+
+
+@pytest.mark.parametrize("name", ["word_similarity", "choice_similarity"])
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf"), "4"])
+def test_a_similarity_is_a_number_of_at_least_zero(name, value):
+    with pytest.raises(ValueError, match=f"`{name}` must be a number of at least 0"):
+        make_processor(**{name: value})
+
+
 def test_items_without_words_have_none():
     processor = make_processor(Catalog.from_items([{"item_id": "a"}, {"item_id": "b"}]))
     assert processor.query_matches("hat").tolist() == [0, 0]
+    assert processor.word_similarities(["a", {"title": "Hat"}]).tolist() == [0, 0]
     processor.catalog.add([{"item_id": "c"}])
     assert processor.query_matches("hat").tolist() == [0, 0, 0]
 

@@ -1,4 +1,4 @@
-"""Finding items by the words of a query."""
+"""Finding items by the words of a query, and by those of other items."""
 
 import math
 
@@ -17,7 +17,7 @@ def _part(length, mean):
 
 
 def _close(matches, *expected):
-    np.testing.assert_allclose(matches, expected, rtol=1e-5)
+    np.testing.assert_allclose(matches, expected, rtol=1e-5, atol=1e-9)
     assert matches.dtype == np.float32
 
 
@@ -83,3 +83,23 @@ def test_it_is_what_comparing_all_words_gives():
         whole = sum(weights[word] for word in asked)
         expected = [_part(len(own), mean) * sum(weights[word] for word in asked & own) / whole for own in sets]
         _close(index.match(query), *expected)
+
+
+def test_hand_computed_similarities():
+    """Of "Red mug", "blue mug" and "red, Nordic lamp"; a word that one of the four has weighs RARE, else OFTEN."""
+    index = WordIndex(TEXTS)
+    two, mixed, three = math.hypot(OFTEN, OFTEN), math.hypot(RARE, OFTEN), math.hypot(OFTEN, RARE, RARE)
+    mugs, reds = OFTEN**2 / (two * mixed), OFTEN**2 / (two * three)
+    _close(index.similarity([0]), 0, mugs, reds, 0)  # not with itself
+    _close(index.similarity([1, 0]), 0.6 * mugs, mugs, reds, 0)
+    # Of another text "a" is no word that they have.
+    other = [OFTEN**2 / (mixed * two), OFTEN**2 / mixed**2, RARE**2 / (mixed * three)]
+    _close(index.similarity(["a nordic MUG", 0]), 0.6 * other[0], mugs + 0.6 * other[1], reds + 0.6 * other[2], 0)
+    _close(index.similarity(["no words of theirs", 3]), 0, 0, 0, 0)
+    _close(index.similarity([]), 0, 0, 0, 0)
+
+
+def test_what_is_long_ago_is_like_nothing():
+    index = WordIndex(["mug", "mug", "lamp"])
+    assert index.similarity([0, *[2] * 9])[1] == pytest.approx(0.6**9, rel=1e-4)
+    assert index.similarity([0, *[2] * 10])[1] == pytest.approx(0, abs=1e-6)

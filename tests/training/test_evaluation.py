@@ -336,11 +336,11 @@ def test_what_is_random_is_what_is_expected_of_all_orders(built, split):
     assert results["hr@10_of_100"] == pytest.approx(np.mean([10 / count for count in among]))
 
 
-def test_a_search_stands_beside_the_words_of_its_query(built, split, samples):
+def test_what_words_alone_find_stands_beside_the_model(built, split, samples):
     _, processor = built
     results = evaluation.evaluate_tasks(*built, split.test, split.train, ["recommend", "search"])
-    assert set(results["recommend"].measured) == {"model", "popularity", "random"}
-    assert set(results["search"].measured) == {"model", "popularity", "words", "random"}
+    for task in ("recommend", "search"):
+        assert set(results[task].measured) == {"model", "popularity", "words", "random"}
     expected = []
     for sample in samples("search"):
         matches = processor.query_matches(sample["query"])
@@ -348,6 +348,12 @@ def test_a_search_stands_beside_the_words_of_its_query(built, split, samples):
         assert own > 0
         expected.append(1 + (matches > own).sum().item() + ((matches == own).sum().item() - 1) / 2)
     assert results["search"].ranks["words"].tolist() == expected
+    first = samples("recommend")[0]
+    alike = processor.word_similarities(first["history"])
+    alike[[processor.catalog.position(event["item_id"]) for event in first["history"]]] = -torch.inf
+    own = alike[processor.catalog.position(first["answer"])]
+    rank = 1 + (alike > own).sum().item() + ((alike == own).sum().item() - 1) / 2
+    assert results["recommend"].ranks["words"][0] == (rank if own > -torch.inf else np.inf)
 
 
 def test_popularity_counts_training_events(split, processor):

@@ -6,7 +6,7 @@ from datasets import Dataset
 
 from unimp import UniMPConfig
 from unimp.processing import Catalog
-from unimp.training.item_start import _mutual_information, _pair_counts, cooccurrence_rows
+from unimp.training.item_start import _mutual_information, cooccurrence_rows, pair_counts
 from unimp.training.recipe import _mean_rows
 
 
@@ -21,7 +21,7 @@ def catalog():
 
 def test_pairs_by_hand(catalog):
     """a b c and, another person, c a: neighbours count 1, two steps apart 1/2; nothing between people."""
-    counts = _pair_counts(make_train("abc", "ca"), catalog).to_dense()
+    counts = pair_counts(make_train("abc", "ca"), catalog).to_dense()
     expected = torch.zeros(6, 6)
     expected[0, 1] = expected[1, 0] = expected[1, 2] = expected[2, 1] = 1
     expected[0, 2] = expected[2, 0] = 0.5 + 1
