@@ -10,7 +10,7 @@ from .explanations import NearestReview, Template
 from .factorisation import BPR, VBPR
 from .neighbours import EASE, ContentKNN, ItemKNN, Popularity
 from .ratings import SVD, Bias, GlobalMean
-from .sequential import BERT4Rec, SASRec, SASRecText
+from .sequential import BERT4Rec, SASRec, SASRecHybrid
 
 NEXT_THREE = (1.0, 0.4, 0.16)
 
@@ -97,9 +97,9 @@ RANKING: dict[str, Method] = {
     "bpr": Method(BPR, _BPR, draws=True),
     **_with_features("vbpr", VBPR, _VBPR, draws=True),
     "sasrec": Method(SASRec, _SASREC, draws=True),
-    "sasrec_text": Method(
-        SASRecText,
-        [settings | likeness for settings in _SASREC for likeness in _grid(similarity=(1.0, 2.0, 4.0))],
+    "sasrec_hybrid": Method(
+        SASRecHybrid,
+        [settings | beside for settings in _SASREC for beside in _grid(similarity=(1.0, 2.0), neighbours=(0.0, 8.0))],
         kinds=("text",),
         draws=True,
     ),

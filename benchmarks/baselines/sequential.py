@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from .data import Events, TrainingData, unit
+from .neighbours import ItemKNN
 from .stopping import BestState
 from .transformer import ItemTransformer
 
@@ -181,28 +182,32 @@ class SASRec(SequenceRanker):
 
 
 @dataclass
-class SASRecText(SASRec):
-    """SASRec, and beside its scores how like the history each item's text is: what UniMP's `feature_similarity` adds.
-    There it is trained with; here it is added afterwards, its weight tuned on validation.
+class SASRecHybrid(SASRec):
+    """SASRec, and beside its scores what UniMP has beside its network: how like the history each item's text is, and
+    who chose it together with the history's items. Both are added afterwards, their weights tuned on validation.
 
     Attributes:
         similarity (`float`): weight of the cosines, of deviations from the items' mean, summed over the history.
         decay (`float`): of the older ones' cosines, as in [`ContentKNN`].
+        neighbours (`float`): weight of the scores of [`ItemKNN`].
     """
 
-    SCORING_SETTINGS = ("similarity", "decay")
+    SCORING_SETTINGS = ("similarity", "decay", "neighbours")
     similarity: float = 2.0
     decay: float = 0.6
+    neighbours: float = 0.0
 
     def fit(self, data: TrainingData, validate: Callable[[], float] | None = None, seed: int = 0) -> None:
         features = np.asarray(data.features["text"], np.float32)
         known = features.any(axis=1, keepdims=True)
         self.directions = unit(features - features.sum(axis=0) / max(1, known.sum())) * known
+        self.item_knn = ItemKNN(neighbours=200, shrink=10.0, decay=0.7)
+        self.item_knn.fit(data)
         super().fit(data, validate, seed)
 
     def score(self, histories: Events) -> np.ndarray:
         likeness = (histories.matrix(self.num_items, self.decay) @ self.directions) @ self.directions.T
-        return super().score(histories) + self.similarity * likeness
+        return super().score(histories) + self.similarity * likeness + self.neighbours * self.item_knn.score(histories)
 
 
 @dataclass

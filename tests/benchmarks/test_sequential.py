@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from baselines.ranking import fit, rank
-from baselines.sequential import BERT4Rec, SASRec, SASRecText, cut_windows
+from baselines.sequential import BERT4Rec, SASRec, SASRecHybrid, cut_windows
 from baselines.stopping import BestState
 from baselines.transformer import ItemTransformer, catalogue_cross_entropy
 
@@ -153,19 +153,22 @@ def test_the_same_seed_gives_the_same_scores(cycle):
     assert not np.array_equal(scores[0], scores[2])
 
 
-def test_likeness_of_texts_stands_beside_what_is_learned(make_data, make_events):
+def test_likeness_of_texts_and_choices_stands_beside_what_is_learned(make_data, make_events):
     features = {"text": np.array([[2.0, 0.0], [0.0, 2.0], [0.0, -2.0], [0.0, 0.0]])}  # deviations from [2/3, 0]
     data = make_data([[0, 1, 2, 3], [1, 2, 3, 0]], 4, features)
     settings = SMALL | {"epochs": 1, "window": 4}
-    scores = {}
-    for weight in (0.0, 3.0):
-        ranker = SASRecText(**settings, similarity=weight, decay=0.5)
+    scores, histories = {}, make_events([[1, 0], [3]])
+    for weight, neighbours in ((0.0, 0.0), (3.0, 0.0), (0.0, 5.0)):
+        ranker = SASRecHybrid(**settings, similarity=weight, decay=0.5, neighbours=neighbours)
         ranker.fit(data)
-        scores[weight] = ranker.score(make_events([[1, 0], [3]]))
+        scores[weight or neighbours] = ranker.score(histories)
     apart = -1 / 10**0.5  # the cosine of [4/3, 0] and [-2/3, +-2]
     likeness = [1 + 0.5 * apart, apart + 0.5, apart - 0.5 * 0.8, 0.0]
     np.testing.assert_allclose((scores[3.0] - scores[0.0])[0], [3 * value for value in likeness], atol=1e-5)
     np.testing.assert_allclose(scores[3.0][1], scores[0.0][1])  # an item of which nothing is known
+    chosen = ranker.item_knn.score(histories)
+    assert chosen.any()
+    np.testing.assert_allclose(scores[5.0] - scores[0.0], 5 * chosen, atol=1e-5)
 
 
 def test_nobody_with_two_events(make_data):
