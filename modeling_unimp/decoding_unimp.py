@@ -8,7 +8,7 @@ from torch import nn
 from transformers import DynamicCache, PreTrainedModel
 
 from .outputs_unimp import UniMPPromptState
-from .queries_unimp import check_of_items
+from .queries_unimp import check_item_scores
 from .trie_unimp import AllowedItems, ItemTrie, check_positions
 
 if TYPE_CHECKING:
@@ -128,12 +128,12 @@ class ItemDecodingMixin:
         mask = torch.ones_like(inputs["input_ids"]) if mask is None else mask
         of_items = {name: inputs.pop(name, None) for name in ("query_matches", "history_scores")}
         for name, values in of_items.items():
-            check_of_items(name, values, self.config, len(inputs["input_ids"]))
+            check_item_scores(name, values, self.config, len(inputs["input_ids"]))
         cache = self._new_cache() if use_cache else None
         rows = self.compute_item_rows()
         outputs = self.model(**inputs, attention_mask=mask, item_rows=rows, past_key_values=cache, use_cache=use_cache)
         return UniMPPromptState(
-            outputs.last_hidden_state[:, -1], cache, mask, outputs.prefill, self.added_scores(**of_items)
+            outputs.last_hidden_state[:, -1], cache, mask, outputs.prefill, self._add_up(**of_items)
         )
 
     def _new_cache(self) -> DynamicCache:
@@ -444,6 +444,7 @@ class ItemDecodingMixin:
         self, outputs: "ModelOutput", model_kwargs: dict[str, Any], **kwargs: Any
     ) -> dict[str, Any]:
         model_kwargs = super()._update_model_kwargs_for_generation(outputs, model_kwargs, **kwargs)
+        model_kwargs.pop("history_scores", None)  # they are of the prompt's last token, not of what is read anew
         if model_kwargs.get("use_cache", True):
             model_kwargs["prefill"] = outputs.prefill
         return model_kwargs

@@ -62,13 +62,21 @@ class HeadsMixin:
             logits = logits + added_scores
         return logits.log_softmax(-1)
 
-    def added_scores(
-        self, query_matches: torch.Tensor | None, history_scores: torch.Tensor | None
-    ) -> torch.Tensor | None:
+    def _add_up(self, query_matches: torch.Tensor | None, history_scores: torch.Tensor | None) -> torch.Tensor | None:
         """What is added to the items' logits, see [`UniMPForConditionalGeneration.forward`]; `None` for nothing."""
-        given = [] if history_scores is None else [history_scores.float()]
-        given += [] if query_matches is None else [self.query_weight(query_matches)]
-        return sum(given) if given else None
+        parts = [] if history_scores is None else [history_scores.float()]
+        parts += [] if query_matches is None else [self.query_weight(query_matches)]
+        return sum(parts) if parts else None
+
+    def _add_up_at(
+        self, input_ids: torch.Tensor, query_matches: torch.Tensor | None, history_scores: torch.Tensor | None
+    ) -> torch.Tensor | None:
+        """The same for each token, `[batch, tokens, num_items]`, as each counts at one token of a row alone."""
+        if query_matches is not None:
+            query_matches = answers_query(input_ids, self.config)[..., None] * query_matches[:, None]
+        if history_scores is not None:
+            history_scores = nn.functional.pad(history_scores[:, None], (0, 0, input_ids.shape[1] - 1, 0))
+        return self._add_up(query_matches, history_scores)
 
     def text_logits(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """`[..., hidden_size]` to `[..., text vocabulary]`, as the backbone computes them."""

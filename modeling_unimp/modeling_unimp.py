@@ -38,7 +38,7 @@ from .heads_unimp import HeadsMixin
 from .items_unimp import CatalogRowsMixin, UniMPItemContent, UniMPItemRows
 from .outputs_unimp import UniMPCausalLMOutput, UniMPModelOutput, UniMPPrefill
 from .prompts_unimp import UniMPVisualPrompt, picture_tokens
-from .queries_unimp import UniMPQueryWeight, answers_query, check_of_items
+from .queries_unimp import UniMPQueryWeight, check_item_scores
 from .sessions_unimp import SessionMixin
 from .similarity_unimp import history_directions, tokens_so_far
 
@@ -502,9 +502,8 @@ class UniMPForConditionalGeneration(
                 How well each item has the words of what a row asks, from 0 to about 1: it counts at the row's
                 last `<|item|>`. Of items with a code of their own alone.
             history_scores (`torch.Tensor` of shape `(batch, num_items)`, *optional*):
-                What a row's history adds to each item's logit, beside what is learned: at the row's last `<|item|>`,
-                at its last token where it has none. For answers, so not with `labels`; of items with a code of their
-                own.
+                What a row's history adds to each item's logit, beside what is learned, at the row's last token, which
+                an item follows. For answers, so not with `labels`; of items with a code of their own.
             prefill ([`UniMPPrefill`], *optional*):
                 What reading the prompt left, for cached decoding.
             inputs_embeds (`None`):
@@ -518,8 +517,8 @@ class UniMPForConditionalGeneration(
         """
         if inputs_embeds is not None:
             raise ValueError("`inputs_embeds` is not supported: give `input_ids`.")
-        check_of_items("query_matches", query_matches, self.config, len(input_ids))
-        check_of_items("history_scores", history_scores, self.config, len(input_ids))
+        check_item_scores("query_matches", query_matches, self.config, len(input_ids))
+        check_item_scores("history_scores", history_scores, self.config, len(input_ids))
         if labels is not None and history_scores is not None:
             raise ValueError("`history_scores` are for answering: leave them out with `labels`.")
         item_rows = prefill.item_rows if prefill is not None else self.compute_item_rows()
@@ -544,11 +543,9 @@ class UniMPForConditionalGeneration(
         if labels is None:
             hidden_states = slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep)
             next_levels = slice_logits_to_keep(self._next_levels(input_ids)[..., None], logits_to_keep)[..., 0]
-            added_scores = self.added_scores(query_matches, history_scores)
+            added_scores = self._add_up_at(input_ids, query_matches, history_scores)
             if added_scores is not None:
-                answers = answers_query(input_ids, self.config)
-                answers[:, -1] |= ~answers.any(dim=-1)
-                added_scores = slice_logits_to_keep(answers[..., None], logits_to_keep) * added_scores[:, None]
+                added_scores = slice_logits_to_keep(added_scores, logits_to_keep)
             logits = self._joint_logits(hidden_states, next_levels, item_rows[1], added_scores)
         else:
             log_probs, later_log_probs = self._label_log_probs(

@@ -1,4 +1,4 @@
-"""What the words of a query add to the scores of the items that have them, beside what is learned."""
+"""What is added to the scores of items, beside what is learned of them: the words of a query that they have."""
 
 import torch
 from torch import nn
@@ -21,7 +21,7 @@ class UniMPQueryWeight(nn.Module):
         return FIRST_WEIGHT * self.log_scale.float().exp() * query_matches.float()
 
 
-def check_of_items(name: str, values: torch.Tensor | None, config: UniMPConfig, batch_size: int) -> None:
+def check_item_scores(name: str, values: torch.Tensor | None, config: UniMPConfig, batch_size: int) -> None:
     """Raises `ValueError` where `values` are not one for each row and item, or items share codes."""
     if values is None:
         return
@@ -29,7 +29,10 @@ def check_of_items(name: str, values: torch.Tensor | None, config: UniMPConfig, 
         raise ValueError(f"`{name}` are of items with a code of their own: leave them out with semantic codes.")
     expected = (batch_size, config.num_items)
     if values.shape != expected:
-        raise ValueError(f"`{name}` must be {expected}, got {tuple(values.shape)}: rows by items.")
+        raise ValueError(
+            f"`{name}` must be {expected}, got {tuple(values.shape)}: rows by items. Where the catalogue has changed, "
+            "call `processor.index_catalog(model)`."
+        )
 
 
 def answers_query(input_ids: torch.Tensor, config: UniMPConfig) -> torch.Tensor:

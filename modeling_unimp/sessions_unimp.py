@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
 from .outputs_unimp import UniMPPrefill, UniMPPromptState
-from .queries_unimp import check_of_items
+from .queries_unimp import check_item_scores
 
 # Of one picture, its part of `UniMPPrefill.picture_states`.
 Picture = list[tuple[torch.Tensor, ...]]
@@ -113,8 +113,8 @@ class UniMPSession:
         keep = self.num_tokens if keep is None else keep
         self._check(keep, input_ids, inputs.pop("attention_mask", None))
         history_scores = inputs.pop("history_scores", None)
-        check_of_items("history_scores", history_scores, self._model.config, 1)
-        added_scores = self._model.added_scores(None, history_scores)
+        check_item_scores("history_scores", history_scores, self._model.config, 1)
+        added_scores = self._model._add_up(None, history_scores)
         index, pixel_values = inputs.pop("image_index", None), inputs.pop("pixel_values", None)
         if pixel_values is not None:
             features = (inputs.get("image_features"), model.get_image_features(pixel_values))

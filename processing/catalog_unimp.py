@@ -106,8 +106,8 @@ class Catalog:
     Args:
         table (`pyarrow.Table`): a row an item with `item_id` (unique strings), optionally `image` (a struct of `bytes`
             and `path`, as `datasets.Image` stores it), `available` (`False`: never recommended), `codes` (semantic
-            codes, which [`UniMPProcessor.index_catalog`] writes), `neighbours` (which training writes) and any
-            attributes.
+            codes, which [`UniMPProcessor.index_catalog`] writes), `neighbours` (which training writes; numbers of
+            rows, which must stay in order) and any attributes.
         root (`str` or `Path`, *optional*): folder that the table's pictures given by path are in; they cannot be
             outside of it.
 
@@ -116,7 +116,7 @@ class Catalog:
             that a processor of such a model holds.
 
     Raises:
-        `ValueError`: there is no item, `item_id` is missing, not text, empty or not unique, or `image`, `available` or
+        `ValueError`: there is no item, `item_id` is missing, not text, empty or not unique, or `image`, `available`,
             `codes` or `neighbours` is of another type.
     """
 

@@ -145,19 +145,15 @@ class UniMPLiveSession:
         keep, tokens = (len(tokens) + keep, Tokens()) if kept else (0, tokens)
         for stretch in (*written, ending):
             tokens.extend(stretch)
-        inputs = self._inputs(tokens, batch) | self._scores(
-            entries[first:]
-        )  # what is wrong is told here, before anything has changed
+        inputs = self._inputs(tokens, batch)  # what is wrong is told here, before anything has changed
+        if processor.code_sizes is None:
+            inputs["history_scores"] = processor._history_scores(entries[first:])[None].to(self._pipeline.device)
         self._chunks = []  # should reading fail, nothing counts as read
         if self._session is None:
             self._session = self._pipeline.model.start_session(**inputs)
         else:
             self._session.read(keep=keep, **inputs)
         self._first, self._chunks, self._entries = first, chunks, entries
-
-    def _scores(self, shown: list[Entry]) -> dict[str, torch.Tensor]:
-        scores = self._pipeline.processor._scores_of_items([{}], [shown], [self._task.name], training=False)
-        return {name: tensor.to(self._pipeline.device) for name, tensor in scores.items()}
 
     def _unchanged(self, num_entries: int) -> list[_Chunk]:
         """The first chunks of the prompt, those that are still to be shown as they are."""

@@ -9,6 +9,8 @@ import pyarrow.compute as pc
 
 # Weight of an item of a history relative to the one after it, and how many count: older ones weigh next to nothing.
 DECAY, MOST_RECENT = 0.8, 20
+# Of an item, so many at most.
+MOST_NEIGHBOURS = 100
 
 _TYPE = pa.list_(pa.struct({"position": pa.int32(), "weight": pa.float32()}))
 
@@ -43,20 +45,32 @@ class Neighbours:
                 scores[self.positions[own]] += DECAY**age * self.weights[own]  # each is there once
         return scores
 
-    def or_those_of(self, other: "Neighbours | None") -> "Neighbours":
-        """With those of another one where an item has none; that may know fewer items."""
-        if other is None:
-            return self
-        numbers, others = np.diff(self.starts), np.diff(other.starts)
-        owners = np.repeat(np.arange(len(numbers)), numbers)
-        other_owners = np.repeat(np.arange(len(others)), others)
-        taken = numbers[other_owners] == 0
-        owners = np.concatenate([owners, other_owners[taken]])
-        order = np.argsort(owners, kind="stable")
-        positions = np.concatenate([self.positions, other.positions[taken]])
-        weights = np.concatenate([self.weights, other.weights[taken]])
-        starts = np.cumsum([0, *np.bincount(owners, minlength=len(numbers))])
-        return Neighbours(starts, positions[order], weights[order])
+    def merged(self, other: "Neighbours") -> "Neighbours":
+        """Each pair as it weighs more in one of the two, of which the other one may know fewer items."""
+        owners = np.concatenate([np.repeat(np.arange(len(n.starts) - 1), np.diff(n.starts)) for n in (self, other)])
+        positions = np.concatenate([self.positions, other.positions])
+        return Neighbours.heaviest(
+            owners, positions, np.concatenate([self.weights, other.weights]), len(self.starts) - 1
+        )
+
+    @classmethod
+    def heaviest(cls, owners: np.ndarray, positions: np.ndarray, weights: np.ndarray, num_items: int) -> "Neighbours":
+        """
+        The `MOST_NEIGHBOURS` of each item that weigh most. A pair that is given twice counts as its heavier one.
+
+        Args:
+            owners, positions, weights (`np.ndarray` of shape `(pairs,)`): of each pair the item, its neighbour and
+                what that weighs.
+            num_items (`int`): of the catalogue.
+        """
+        order = np.lexsort((-weights, positions, owners))
+        pairs = np.stack([owners[order], positions[order]])
+        order = order[np.append(True, (pairs[:, 1:] != pairs[:, :-1]).any(axis=0))[: len(order)]]
+        order = order[np.lexsort((-weights[order], owners[order]))]
+        place = np.arange(len(order)) - np.searchsorted(owners[order], owners[order])
+        order = order[place < MOST_NEIGHBOURS]
+        starts = np.cumsum([0, *np.bincount(owners[order], minlength=num_items)])
+        return cls(starts, positions[order], weights[order])
 
     def column(self) -> pa.Array:
         """As a column of a catalogue's table."""
@@ -66,10 +80,13 @@ class Neighbours:
 
     @classmethod
     def from_column(cls, column: pa.ChunkedArray) -> "Neighbours":
-        """Of a catalogue's table. Raises `ValueError` for another column."""
-        if column.type != _TYPE:
-            raise ValueError(f"`neighbours` must be {_TYPE}, got {column.type}: rename this attribute.")
-        column = column.combine_chunks()
+        """Of a catalogue's table, whose rows they number. Raises `ValueError` for another column."""
+        try:
+            column = column.cast(_TYPE).combine_chunks()
+        except pa.ArrowException as error:
+            raise ValueError(
+                f"`neighbours` must be {_TYPE}, got {column.type}: rename this attribute, or leave the column out."
+            ) from error
         lengths = pc.fill_null(column.value_lengths(), 0).to_numpy()
         values = column.flatten()
         positions, weights = (values.field(name).to_numpy() for name in ("position", "weight"))

@@ -7,7 +7,6 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from transformers import BatchFeature, ProcessorMixin
@@ -30,10 +29,10 @@ from .chunks_unimp import (
 )
 from .columns_unimp import Columns
 from .indexing_unimp import IndexingMixin, most_items
-from .keywords_unimp import item_words
 from .picture_store_unimp import PICTURE_FILES, NoPictures, PictureStore
 from .pipelines_unimp import UniMPPipeline  # noqa: F401 - so that the pipelines travel with a checkpoint
 from .requests_unimp import Batch, Entry, match_tasks, most_recent, seconds
+from .scores_unimp import CHOICE_SIMILARITY, WORD_SIMILARITY, ItemScoresMixin, Remembered
 from .tasks_unimp import (
     ANSWER_KEY,
     CANDIDATES,
@@ -47,7 +46,6 @@ from .tasks_unimp import (
     read_answer,
     write_answer,
 )
-from .words_unimp import WordIndex
 
 logger = logging.get_logger(__name__)
 
@@ -55,11 +53,8 @@ CATALOG_FILE = "catalog.parquet"
 EVENT_KEYS = (Columns.TIMESTAMP, Columns.RATING, Columns.EXPLANATION, Columns.QUERY, Columns.BEHAVIOR)
 NO_ATTRIBUTES = (Columns.ITEM_ID, Columns.IMAGE, AVAILABLE, *KEPT, *EVENT_KEYS)
 
-# How much it adds to an item's score that it has words of a history's items, and that people choose it close to them.
-WORD_SIMILARITY, CHOICE_SIMILARITY = 4.0, 12.0
 
-
-class UniMPProcessor(IndexingMixin, ProcessorMixin):
+class UniMPProcessor(IndexingMixin, ItemScoresMixin, ProcessorMixin):
     r"""
     Turns requests into the keyword arguments of [`UniMPForConditionalGeneration.forward`], and its answers back.
 
@@ -133,10 +128,11 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
         self.code_sizes = None if code_sizes is None else list(code_sizes)
         self.tokens_per_image = tokens_per_image
         self.word_similarity, self.choice_similarity = word_similarity, choice_similarity
+        self._words = Remembered()
         self.catalog = None
-        self._check_settings()
+        self.check_settings()
 
-    def _check_settings(self) -> None:
+    def check_settings(self) -> None:
         """Refuse settings that cannot work, here and not at the first request."""
         least = {"max_length": 1, "max_words": 1, "item_text_length": 1, "tokens_per_image": 1}
         least |= {"full_chunks": 0, "history_window": 0}
@@ -166,8 +162,7 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
         if catalog is not None:
             catalog.most_items = most_items(self.code_sizes)
         self._catalog = catalog
-        self._item_text = _Remembered()
-        self._words = _Remembered()
+        self._item_text = Remembered()
 
     def _require_catalog(self) -> Catalog:
         if self._catalog is None:
@@ -493,67 +488,6 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
 
     # Tensors
 
-    def query_matches(self, query: Any) -> torch.Tensor:
-        """How well each item of the catalogue has the words of a query, `[items]` from 0 on; see [`WordIndex`]."""
-        return torch.from_numpy(self._word_index().match(flatten_value(query, self.max_words)))
-
-    def word_similarities(self, history: Sequence[Any]) -> torch.Tensor:
-        """
-        How alike each item of the catalogue is in its words to those of a history, `[items]`; see [`WordIndex`].
-
-        Args:
-            history (`Sequence`): as in a request.
-        """
-        return torch.from_numpy(self._word_similarities(self._entries(history, HISTORY, self.format)))
-
-    def _word_similarities(self, entries: Sequence[Entry]) -> np.ndarray:
-        items = [
-            item_words(entry.attributes, self.max_words) if entry.position is None else entry.position
-            for entry in entries
-        ]
-        return self._word_index().similarity(items)
-
-    def _history_scores(self, entries: Sequence[Entry]) -> torch.Tensor:
-        """What a history adds to each item's score, beside what is learned, `[items]`."""
-        scores = np.zeros(len(self.catalog), dtype=np.float32)
-        if self.word_similarity:
-            scores += self.word_similarity * self._word_similarities(entries)
-        if self.choice_similarity and self.catalog.neighbours is not None:
-            positions = [-1 if entry.position is None else entry.position for entry in entries]
-            scores += self.choice_similarity * self.catalog.neighbours.similarity(positions)
-        return torch.from_numpy(scores)
-
-    def _word_index(self) -> WordIndex:
-        table = self._require_catalog().table
-        if self._words.get("table") is not table:  # every change of a catalogue is a new table, not all are of words
-            attributes, index = table.select(self.catalog.attribute_names), self._words.get("index")
-            if index is None or not attributes.equals(self._words["attributes"]):
-                items = map(self.catalog.attributes, range(len(self.catalog)))
-                index = WordIndex([item_words(item, self.max_words) for item in items])
-            self._words = _Remembered(table=table, attributes=attributes, index=index)
-        return self._words["index"]
-
-    def _scores_of_items(
-        self, samples: list[Any], shown: list[Sequence[Entry]], tasks: list[str], training: bool
-    ) -> dict[str, torch.Tensor]:
-        """What a search's query, or the history that a recommendation shows, tells of each item by itself."""
-        if self.code_sizes is not None:  # semantic codes are of several items each
-            return {}
-        asked = [get_task(task).asks for task in tasks]
-        queries = {row: samples[row][Columns.QUERY] for row, what in enumerate(asked) if what == Columns.QUERY}
-        # For answers alone: with them in training, the network would not learn what they tell.
-        histories = {row: shown[row] for row, what in enumerate(asked) if what is None and not training}
-        found = {
-            "query_matches": {row: self.query_matches(query) for row, query in queries.items()},
-            "history_scores": {row: self._history_scores(entries) for row, entries in histories.items()},
-        }
-        nothing = torch.zeros(len(self.catalog))
-        return {
-            name: torch.stack([rows.get(row, nothing) for row in range(len(tasks))])
-            for name, rows in found.items()
-            if rows
-        }
-
     def _pad(self, rows: list[Tokens], training: bool) -> dict[str, torch.Tensor]:
         """
         Padded on the left, so that what follows each prompt follows the last column; in training on the right, so that
@@ -637,13 +571,6 @@ class UniMPProcessor(IndexingMixin, ProcessorMixin):
     def num_behaviors(self) -> int:
         """Rows that the model's behaviour table needs."""
         return FIRST_KIND + len(self.behavior_kinds)
-
-
-class _Remembered(dict):
-    """What can be computed again, and so is never copied: a processor copies itself to be written as JSON."""
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "_Remembered":
-        return _Remembered()
 
 
 UniMPProcessor.register_for_auto_class("AutoProcessor")

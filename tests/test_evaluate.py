@@ -231,8 +231,11 @@ def test_a_sample_of_people(evaluate, home):
 
 def test_what_the_files_do_not_say_is_not_on_the_card(evaluate, home):
     card = (home / "model" / "README.md").read_text()
-    results = evaluate("--tasks", "recommend", "--new_item_bias", "3", "--history_window", "2")
-    assert (results["settings"]["new_item_bias"], results["settings"]["history_window"]) == (3.0, 2)
+    results = evaluate(
+        "--tasks", "recommend", "--new_item_bias", "3", "--history_window", "2", "--word_similarity", "0"
+    )
+    settings = results["settings"]
+    assert (settings["new_item_bias"], settings["history_window"], settings["word_similarity"]) == (3.0, 2, 0.0)
     assert (home / "model" / "README.md").read_text() == card
 
 
@@ -286,6 +289,7 @@ def test_wrong_options_are_refused(evaluate, options, message):
     [
         (["--seed=-1"], "`seed` must be at least 0, got -1"),
         (["--feature_similarity=-1"], "`feature_similarity` must be at least 0, got -1.0"),
+        (["--word_similarity=nan", "--tasks=recommend"], "`word_similarity` must be a number of at least 0, got nan"),
         (["--feature_whitening=1.5"], "`feature_whitening` must lie between 0 and 1, got 1.5"),
         (["--feature_whitening=nan"], "`feature_whitening` must lie between 0 and 1, got nan"),
         (["--history_window=-1"], "`history_window` must be at least 0, got -1"),

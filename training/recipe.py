@@ -30,7 +30,7 @@ from ..processing import TASKS, Catalog, Columns, UniMPProcessor
 from ..processing.catalog_unimp import flatten_attributes
 from ..processing.chunks_unimp import FIRST_KIND, PERIOD_BUCKETS
 from ..processing.indexing_unimp import check_room
-from ..processing.processing_unimp import CHOICE_SIMILARITY, WORD_SIMILARITY
+from ..processing.scores_unimp import CHOICE_SIMILARITY, WORD_SIMILARITY
 from ..processing.store import Store, as_table
 from ..processing.tasks_unimp import ANSWER_LENGTH, check_prompt_length
 from .continued import continue_with
@@ -87,12 +87,15 @@ class ModelArguments:
         default=WORD_SIMILARITY,
         metadata={
             "help": "How much it adds to an item's score, when items are recommended, that it has words of the "
-            "history's items; 0 for nothing. It does not change training."
+            "history's items; 0 for nothing. Not with semantic codes."
         },
     )
     choice_similarity: float = field(
         default=CHOICE_SIMILARITY,
-        metadata={"help": "The same of how often people choose it close to the history's items."},
+        metadata={
+            "help": "How much it adds that people choose it close to the history's items; 0 for nothing. Not with "
+            "semantic codes."
+        },
     )
     cross_attention_every: int = field(
         default=1, metadata={"help": "Cross-attention before every n-th layer; 0 for none."}
@@ -300,8 +303,8 @@ def build(
         _tell_what_stays(processor.catalog, store)
         model, processor = continue_with(model, processor, store, arguments.item_encoder, training)
         if processor.code_sizes is None and train is not None:
-            catalog = processor.catalog
-            catalog.set_neighbours(find_neighbours(train, catalog).or_those_of(catalog.neighbours))
+            known, found = processor.catalog.neighbours, find_neighbours(train, processor.catalog)
+            processor.catalog.set_neighbours(found if known is None else found.merged(known))
         return model, processor
     sizes = _code_sizes(arguments, len(store.items))
     if sizes is not None and arguments.feature_similarity:

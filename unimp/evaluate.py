@@ -88,7 +88,7 @@ class EvaluateArguments:
     )
     choice_similarity: float | None = field(
         default=None,
-        metadata={"help": "The same of how often people choose it close to the history's items."},
+        metadata={"help": "How much it adds that people choose it close to the history's items; by default as it is."},
     )
     feature_similarity: float | None = field(
         default=None,
@@ -196,6 +196,7 @@ def evaluate_model(options: EvaluateArguments, device: Any = "cpu") -> tuple[dic
     for name in OF_THE_PROCESSOR:
         if getattr(options, name) is not None:
             setattr(processor, name, getattr(options, name))
+    processor.check_settings()
     _set_likeness(model, options)
     if options.new_item_bias is not None:
         model.set_new_item_bias(options.new_item_bias)

@@ -6,6 +6,7 @@ import torch
 from unimp import Catalog
 from unimp.processing.images_unimp import ImageError
 from unimp.processing.live_unimp import KEPT_SHARE
+from unimp.processing.neighbours_unimp import Neighbours
 from unimp.processing.pipelines_unimp import UniMPRecommendPipeline, UniMPSearchPipeline
 
 from .conftest import ITEMS, draw_picture, make_model, make_processor
@@ -16,6 +17,10 @@ ITEM_IDS = [item["item_id"] for item in ITEMS]
 
 def make_pipe(scope="last", **settings):
     processor = make_processor(**settings)
+    random = torch.rand(len(ITEMS), len(ITEMS), generator=torch.Generator().manual_seed(1))
+    pairs = random.fill_diagonal_(0).nonzero().T.numpy()
+    neighbours = Neighbours.heaviest(*pairs, random[tuple(pairs)].numpy() / 4, len(ITEMS))
+    processor.catalog.set_neighbours(neighbours)
     model = make_model(processor)
     model.config.visual_scope = scope
     return UniMPRecommendPipeline(model=model, processor=processor)
@@ -210,7 +215,9 @@ def test_a_window_of_events_drops_its_oldest_quarter(window, least):
 def test_what_left_the_window_is_still_seen_and_timed():
     pipe = make_pipe(full_chunks=None, max_length=220)
     events = [{"item_id": ITEM_IDS[number % 5], "timestamp": 4_000 * 2**number} for number in range(20)]
-    narrow = UniMPRecommendPipeline(model=pipe.model, processor=make_processor(full_chunks=None))
+    narrow = UniMPRecommendPipeline(
+        model=pipe.model, processor=make_processor(pipe.processor.catalog, full_chunks=None)
+    )
     session = pipe.start_session(events[:9])
     for number, event in enumerate(events[9:], start=10):
         session.append(event)

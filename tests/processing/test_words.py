@@ -92,6 +92,7 @@ def test_hand_computed_similarities():
     mugs, reds = OFTEN**2 / (two * mixed), OFTEN**2 / (two * three)
     _close(index.similarity([0]), 0, mugs, reds, 0)  # not with itself
     _close(index.similarity([1, 0]), 0.6 * mugs, mugs, reds, 0)
+    _close(index.similarity([0, 1, 0]), 0.6 * mugs, 1.36 * mugs, 1.36 * reds, 0)
     # Of another text "a" is no word that they have.
     other = [OFTEN**2 / (mixed * two), OFTEN**2 / mixed**2, RARE**2 / (mixed * three)]
     _close(index.similarity(["a nordic MUG", 0]), 0.6 * other[0], mugs + 0.6 * other[1], reds + 0.6 * other[2], 0)

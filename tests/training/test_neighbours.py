@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from unimp.processing import Catalog
-from unimp.training import neighbours
+from unimp.processing import Catalog, neighbours_unimp
 from unimp.training.neighbours import find_neighbours
 
 
@@ -34,11 +33,16 @@ def test_weights_by_hand():
     assert found[5] == {}
 
 
+def test_how_often_items_occur_counts():
+    """a b twice and a c: of 6, a has 3, b 2 and c 1."""
+    found = find("ab", "ab", "ac")
+    assert found[0] == pytest.approx({1: (2 - 3 * 2 / 6) / np.sqrt(13 * 12), 2: (1 - 3 * 1 / 6) / np.sqrt(13 * 11)})
+
+
 def test_who_stands_together_by_chance_is_no_neighbour():
-    """Everybody chooses a; b and c are chosen together beside it."""
-    found = find(*["abc"] * 4, *["ad", "ae", "af"] * 4)
-    assert found[1][2] > found[1].get(0, 0)
-    assert found[2][1] > 0
+    """Of 18, a and b have 5 each: by chance they would stand together 1.4 times, and they do once."""
+    found = find("ab", *["ac"] * 4, *["bd"] * 4)
+    assert [set(own) for own in found] == [{2}, {3}, {0}, {1}, set(), set()]
 
 
 def test_nothing_is_known_without_events():
@@ -48,6 +52,6 @@ def test_nothing_is_known_without_events():
 
 def test_the_heaviest_are_kept(monkeypatch):
     everything = find("abcd", "abde")
-    monkeypatch.setattr(neighbours, "MOST_NEIGHBOURS", 1)
+    monkeypatch.setattr(neighbours_unimp, "MOST_NEIGHBOURS", 1)
     for few, all_of_them in zip(find("abcd", "abde"), everything, strict=True):
         assert few == ({} if not all_of_them else {max(all_of_them, key=all_of_them.get): max(all_of_them.values())})

@@ -4,6 +4,7 @@ import copy
 import io
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
@@ -21,9 +22,10 @@ from transformers import (
 )
 
 from unimp.processing.catalog_unimp import flatten_attributes
-from unimp.processing.splits import user_holdout
+from unimp.processing.splits import sequences, user_holdout
 from unimp.processing.store import make_store
 from unimp.training.item_encoder import encode_texts
+from unimp.training.neighbours import find_neighbours
 from unimp.training.recipe import ModelArguments, build, load, store_texts, train_tokenizer
 
 from .conftest import TINY
@@ -216,6 +218,29 @@ def test_dropout_is_in_every_place_that_the_decoder_has(build_model):
     assert len(rates) >= 1 + 2 * TINY["num_layers"]  # of the embeddings, and of what each layer adds twice
     assert set(rates.values()) == {0.25}
     assert decoder.config.attention_dropout == 0.25
+
+
+def weights_of(neighbours):
+    owners = np.repeat(np.arange(len(neighbours.starts) - 1), np.diff(neighbours.starts))
+    pairs = zip(owners.tolist(), neighbours.positions.tolist(), strict=True)
+    return dict(zip(pairs, neighbours.weights.tolist(), strict=True))
+
+
+def test_what_training_shows_of_choices_is_kept(store, split, tmp_path):
+    options = ModelArguments(**TINY, word_similarity=2.5, choice_similarity=7.0)
+    model, processor = build(store, options, split.train)
+    assert (processor.word_similarity, processor.choice_similarity) == (2.5, 7.0)
+    known = weights_of(processor.catalog.neighbours)
+    assert known == weights_of(find_neighbours(split.train, processor.catalog))
+    assert known != weights_of(find_neighbours(sequences(store.interactions), processor.catalog))  # nothing held out
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    _, processor = build(store, ModelArguments(model=str(tmp_path)), split.train.select(range(1)))
+    assert processor.word_similarity == 2.5
+    again = weights_of(processor.catalog.neighbours)
+    assert all(again[pair] >= weight for pair, weight in known.items())  # few events take nothing away
+    _, processor = build(store, ModelArguments(**TINY | {"item_codes": "semantic"}), split.train)
+    assert processor.catalog.neighbours is None
 
 
 def test_a_saved_model_is_continued(built, store, tmp_path):
