@@ -289,7 +289,7 @@ def test_wrong_options_are_refused(evaluate, options, message):
     [
         (["--seed=-1"], "`seed` must be at least 0, got -1"),
         (["--feature_similarity=-1"], "`feature_similarity` must be at least 0, got -1.0"),
-        (["--word_similarity=nan", "--tasks=recommend"], "`word_similarity` must be a number of at least 0, got nan"),
+        (["--word_similarity=nan"], "`word_similarity` must be at least 0, got nan"),
         (["--feature_whitening=1.5"], "`feature_whitening` must lie between 0 and 1, got 1.5"),
         (["--feature_whitening=nan"], "`feature_whitening` must lie between 0 and 1, got nan"),
         (["--history_window=-1"], "`history_window` must be at least 0, got -1"),

@@ -125,7 +125,7 @@ class EvaluateArguments:
 
     def __post_init__(self) -> None:
         for name, least in LEAST_VALUES.items():
-            if getattr(self, name) is not None and getattr(self, name) < least:
+            if getattr(self, name) is not None and not getattr(self, name) >= least:  # nor what is no number
                 raise ValueError(f"`{name}` must be at least {least}, got {getattr(self, name)}.")
         if self.feature_whitening is not None and not 0 <= self.feature_whitening <= 1:
             raise ValueError(f"`feature_whitening` must lie between 0 and 1, got {self.feature_whitening}.")

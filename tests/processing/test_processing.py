@@ -454,13 +454,13 @@ def test_scores_are_of_what_is_shown_and_nothing_in_training(processor):
     torch.testing.assert_close(shown, 4 * processor.word_similarities(["belt"]))
     assert scores.max() > 1
     assert shown.abs().max() < 1e-6
+    assert "history_scores" not in processor({"history": history, "answer": "hat"}, training=True)
+    assert "history_scores" not in processor(make_request("select"), task="select")
     processor.history_window = None
     processor.max_length = processor({"history": history[1:]})["input_ids"].shape[1]  # room for two of them
     fitting = processor({"history": history})["history_scores"][0]
     torch.testing.assert_close(fitting, 4 * processor.word_similarities(history[1:]))
     assert fitting.abs().max() < 1e-6
-    assert "history_scores" not in processor({"history": history, "answer": "hat"}, training=True)
-    assert "history_scores" not in processor(make_request("select"), task="select")
 
 
 def test_models_answer_with_them(shared):
