@@ -36,14 +36,14 @@ from .training.recipe import load
 logger = logging.getLogger(__name__)
 
 LIKENESS = ("feature_similarity", "feature_whitening")
-# The same of its processor.
-OF_THE_PROCESSOR = ("history_window", "word_similarity", "choice_similarity")
 RESULTS_FILE, RANKS_FILE, TABLE_FILE = "results.json", "ranks.npz", "table.md"
 
 
-LEAST_VALUES = {"batch_size": 1, "max_people": 1, "history_window": 0, "seed": 0}
-LEAST_VALUES |= {"word_similarity": 0, "choice_similarity": 0, "feature_similarity": 0}
-# What is saved with a model, and can be otherwise in an evaluation.
+LEAST_VALUES = {"batch_size": 1, "max_people": 1} | dict.fromkeys(
+    ("history_window", "word_similarity", "choice_similarity", "feature_similarity", "seed"), 0
+)
+# What is saved with a processor, and what with a model or its processor, and can be otherwise in an evaluation.
+OF_THE_PROCESSOR = ("history_window", "word_similarity", "choice_similarity")
 OF_THE_MODEL = (*OF_THE_PROCESSOR, *LIKENESS, "new_item_bias")
 
 
