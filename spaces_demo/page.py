@@ -200,7 +200,9 @@ class Page:
             self.who.input(self.choose_person, [*shown, self.who], [*person, self.why], **PRIVATE),
             self.clear.click(self.clear_history, shown, [*person, self.why, self.who], **PRIVATE),
             self.hide.input(self.hide_pictures, [*shown, self.hide], [*person, self.why], **PRIVATE),
-            gr.on(clicks, self.click, shown, [*person, self.why], **EVERY),
+            gr.on(clicks, self.click, self.state, [self.state, self.why], **EVERY).then(
+                self.draw_all, shown, person, **LATEST
+            ),
             self.picture.upload(
                 self.add_unknown, [*shown, self.picture, self.own_title], [*person, self.added], **PRIVATE
             ),
@@ -288,38 +290,24 @@ class Page:
         visitor.set_hide_pictures(hide)
         return *self.draw_all(visitor, top_k), cards.notice(ASK_WHY)
 
-    def click(self, visitor: Visitor | None, top_k: float, event: gr.EventData) -> tuple[Any, ...]:
-        """A card: added, taken back, or asked about."""
-        action, item = _clicked(event)
-        if action == "why":
-            return self.say_why(visitor, item)
-        visitor = self.visitor(visitor)
-        with visitor.changing():
-            return self.change(visitor, top_k, action, item)
-
     @_in_turn
-    def say_why(self, visitor: Visitor, item: str) -> tuple[Any, ...]:
-        """What the model says of a recommendation."""
+    def click(self, visitor: Visitor, event: gr.EventData) -> tuple[Visitor, str]:
+        """
+        A card: added, taken back, or asked about. What follows is drawn by a request of its own, one at a time:
+        answers to clicks reach a browser in any order, and an older one must not be what is seen last.
+        """
+        action, item = _clicked(event)
+        told = cards.notice(ASK_WHY)
         try:
-            history = visitor.shown_history()
-            why = cards.why(visitor, item, visitor.answering.why(history, item))
-        except ValueError as error:
-            why = cards.notice(str(error), "bad", "That did not work")
-        return visitor, gr.skip(), gr.skip(), why
-
-    def change(self, visitor: Visitor, top_k: float, action: str, item: str) -> tuple[Any, ...]:
-        """An item added or taken back. Drawn once nothing else waits: answers reach a browser in any order."""
-        why = cards.notice(ASK_WHY)
-        try:
-            if action == "add":
+            if action == "why":
+                told = cards.why(visitor, item, visitor.answering.why(visitor.shown_history(), item))
+            elif action == "add":
                 visitor.add(item)
             elif action == "remove" and item.isdigit():
                 visitor.remove(int(item))
         except ValueError as error:
-            why = cards.notice(str(error), "bad", "That did not work")
-        if visitor.num_changing > 1:
-            return visitor, gr.skip(), gr.skip(), why
-        return *self.draw_all(visitor, top_k), why
+            told = cards.notice(str(error), "bad", "That did not work")
+        return visitor, told
 
     @_in_turn
     def add_unknown(self, visitor: Visitor, top_k: float, path: str | None, title: str) -> tuple[Any, ...]:

@@ -3,8 +3,7 @@
 import itertools
 import random
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from .shop import IMAGE, ITEM_ID, Entry, Shop
@@ -31,21 +30,7 @@ class Visitor:
         self.imagined: Any = None
         self.request = ""  # that it was drawn for
         self.lock = threading.RLock()
-        self.num_changing = 0  # clicks that are being answered, or wait for that
-        self._counting = threading.Lock()
         self._session: Any = None
-
-    @contextmanager
-    def changing(self) -> Iterator[None]:
-        """The turn of a click that changes the history."""
-        with self._counting:
-            self.num_changing += 1
-        with self.lock:
-            try:
-                yield
-            finally:
-                with self._counting:  # before the next one's turn, which must not count this one
-                    self.num_changing -= 1
 
     @property
     def answering(self) -> Shop:

@@ -105,9 +105,18 @@ def test_every_click_arrives_however_fast(visit):
     )  # all of them before any is answered
     page.wait_for_selector("#strip li:nth-child(5)")
     page.wait_for_function("document.querySelectorAll('#results li').length === 3")  # what is left of the eight
-    page.evaluate("[0, 2].forEach(place => document.querySelectorAll('#strip [data-action]')[place].click())")
-    page.wait_for_selector("#strip li:nth-child(4)", state="detached")
+    page.evaluate(
+        """() => {
+            const strip = document.querySelector("#strip"), lengths = (window.lengths = []);
+            const look = () => lengths.push(strip.querySelectorAll("li").length);
+            new MutationObserver(look).observe(strip, { subtree: true, childList: true });
+            [0, 2].forEach(place => strip.querySelectorAll("[data-action]")[place].click());
+        }"""
+    )
+    page.wait_for_function("document.querySelectorAll('#results li').length === 5")
     assert cards(page, "#strip") == ["1", "3", "4"]  # those that were clicked are gone
+    lengths = page.evaluate("lengths")
+    assert lengths == sorted(lengths, reverse=True)  # and an older answer was never drawn over a later one
     page.locator("#grid [data-id=hat]").dblclick()
     page.wait_for_selector("#strip li:nth-child(4)")
     page.locator("#grid [data-id=coat]").click()

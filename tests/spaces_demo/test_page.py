@@ -1,6 +1,5 @@
 """What the page does on a click, whatever a browser says."""
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import gradio as gr
@@ -28,25 +27,11 @@ def test_clicks_at_once_are_read_one_after_the_other(page, shop):
     visitor = page.visitor(None)
     page.draw_all(visitor, TOP_K)
     with ThreadPoolExecutor(8) as threads:
-        list(threads.map(lambda item_id: page.click(visitor, TOP_K, event("add", item_id)), ["hat", "coat"] * 6))
+        list(threads.map(lambda item_id: page.click(visitor, event("add", item_id)), ["hat", "coat"] * 6))
     assert sorted(visitor.history) == ["coat"] * 6 + ["hat"] * 6
     live = {answer["item_id"]: answer["score"] for answer in visitor.recommend(TOP_K)}
     again = shop.ask("recommend", {"history": visitor.history}, top_k=TOP_K)
     assert live == pytest.approx({answer["item_id"]: answer["score"] for answer in again}, abs=1e-4)
-
-
-def test_of_clicks_that_wait_only_the_last_one_is_drawn(page):
-    """Their answers reach a browser in any order: one that is no longer true must not be drawn over a later one."""
-    visitor = page.visitor(None)
-    with ThreadPoolExecutor(5) as threads:
-        with visitor.lock:  # nobody's turn yet
-            answers = [threads.submit(page.click, visitor, TOP_K, event("add", "hat")) for _ in range(5)]
-            while visitor.num_changing < 5:
-                time.sleep(0.001)
-        drawn = [answer.result()[1:3] for answer in answers]
-    drawn = [strip_and_results for strip_and_results in drawn if strip_and_results != (gr.skip(), gr.skip())]
-    assert drawn == [page.draw_all(visitor, TOP_K)[1:3]]
-    assert visitor.num_changing == 0
 
 
 @pytest.mark.parametrize(
@@ -64,14 +49,14 @@ def test_of_clicks_that_wait_only_the_last_one_is_drawn(page):
 def test_odd_clicks_change_nothing(page, action, item_id):
     visitor = page.visitor(None)
     visitor.set_history(["hat"])
-    shown = page.click(visitor, 8, event(action, item_id))
+    shown = page.click(visitor, event(action, item_id))
     assert visitor.history == ["hat"]
     assert not any("<script>" in part for part in shown if isinstance(part, str))
 
 
 def test_a_click_that_says_nothing_changes_nothing(page):
     visitor = page.visitor(None)
-    page.click(visitor, 8, gr.EventData(None, None))
+    page.click(visitor, gr.EventData(None, None))
     assert visitor.history == []
 
 
