@@ -167,8 +167,8 @@ def test_wrong_options_are_named(tmp_path, text, arguments, message):
         (["data", "prepare", "movielens"], 1, "the following arguments are required: --raw, --output_dir"),
         (["data", "prepare", "movielens", "--raw", "/nowhere", "--output_dir", "x"], 1, "/nowhere"),
         (["evaluate"], 1, "the following arguments are required: --model, --dataset"),
-        (["evaluate", "--model", "x", "--dataset", "/nowhere"], 1, "no such folder"),
-        (["evaluate", "--model", "x", "--dataset", "y", "--batch_size", "0"], 1, "`batch_size` must be at least 1"),
+        (["evaluate", "--model", "a/x", "--dataset", "/nowhere"], 1, "no such folder"),
+        (["evaluate", "--model", "a/x", "--dataset", "y", "--batch_size", "0"], 1, "`batch_size` must be at least 1"),
         (["evaluat"], 2, "unknown command 'evaluat': did you mean `evaluate`?"),
         (["dat"], 2, "unknown command 'dat': did you mean `data`?"),
         (["train", "--dataset", "/nowhere"], 1, "no such folder"),
@@ -185,7 +185,7 @@ def test_wrong_options_are_named(tmp_path, text, arguments, message):
         (["train", "--dataset", "x", "--num_heads", "3"], 1, "`hidden_size` must be a multiple of twice `num_heads`"),
         (["train", "--dataset", "x", "--hidden_size", "0"], 1, "`hidden_size` must be at least 1"),
         (["train", "--dataset", "x", "--rating_range", "1"], 1, "`rating_range` must be the lowest and the highest"),
-        (["train", "--dataset", "x", "--model", "y", "--num_latents", "9"], 1, "`num_latents` cannot be given beside"),
+        (["train", "--dataset", "x", "--model", "a/y", "--num_latents", "9"], 1, "`num_latents` cannot be given"),
         (["train", "--dataset", "x", "--packing", "true"], 1, "`packing` has no effect here"),
         (["recommend"], 1, "Give `--history ITEM_ID ...`"),
         (["recommend", "--user_id", "ann"], 1, "`--user_id` needs `--dataset FOLDER`"),
@@ -222,7 +222,7 @@ def test_a_setting_that_a_strict_configuration_refuses_takes_one_line(capsys, mo
 @pytest.mark.parametrize("command", ["train", "evaluate"])
 def test_a_split_that_there_is_not_takes_one_line(write_folder, tmp_path, config, capsys, command, split, message):
     arguments = [command, "--dataset", str(write_folder()), "--output_dir", str(tmp_path / "out"), "--split", split]
-    arguments += ["--config", config] if command == "train" else ["--model", str(tmp_path / "model")]
+    arguments += ["--config", config] if command == "train" else ["--model", "owner/model"]
     assert main(arguments) == 1
     errors = capsys.readouterr().err
     assert message in errors
@@ -307,12 +307,15 @@ def test_train_then_recommend(write_folder, tmp_path, config, capsys, kind):
     assert main(["recommend", "--model", str(result), "--dataset", folder, "--user_id", user]) == 0
     assert main(["recommend", "--model", str(result), "--dataset", folder, "--user_id", "nobody"]) == 1
     assert main(["recommend", "--model", str(result), "--history", "nothing"]) == 1
-    assert main(["recommend", "--model", "no-model", "--history", "item-0001"]) == 1
+    for name in ("no-model", "./no-model", "/no/model"):
+        assert main(["recommend", "--model", name, "--history", "item-0001"]) == 1
+    assert main(["evaluate", "--model", "no-model", "--dataset", folder]) == 1
     errors = capsys.readouterr().err
     assert "`user_id` 'nobody' is not in" in errors
     assert "people, such as 'user-" in errors
     assert "`history` has 'nothing', which is not one of the catalogue's 40 item ids, such as 'item-" in errors
-    assert "`model` 'no-model' is no folder here, nor a Hub id" in errors
+    for name in ("no-model", "./no-model", "/no/model"):
+        assert f"`model` {name!r} is no folder here, nor a Hub id" in errors
 
 
 @pytest.mark.parametrize("split", ["leave_last_2", "cold_items", "user_holdout", "new_domain:category=coat"])

@@ -303,7 +303,7 @@ def test_wrong_options_are_refused_before_anything_is_read(tmp_path, options, me
     (tmp_path / "file").write_text("")
     options = [option.format(file=tmp_path / "file") for option in options]
     with pytest.raises(ValueError, match=message):
-        main(["--model=nowhere", "--dataset=nowhere", *options])
+        main(["--model=no/where", "--dataset=nowhere", *options])
 
 
 def test_errors_are_one_line_under_a_launcher_too():

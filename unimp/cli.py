@@ -144,7 +144,8 @@ def parse(arguments: Sequence[str], *types: type) -> tuple[Any, ...]:
 
     Raises:
         `ValueError`: an option or a key of the file that none of `types` has, with the nearest one; a required
-            option is missing; a value has the wrong type; the file has null where a value is needed.
+            option is missing; a value has the wrong type; the file has null where a value is needed; `model` is
+            neither a folder nor what a Hub id may be.
     """
     from transformers import HfArgumentParser
 
@@ -167,7 +168,10 @@ def parse(arguments: Sequence[str], *types: type) -> tuple[Any, ...]:
         name = argument.partition("=")[0].lstrip("-").replace("-", "_")
         if argument.startswith("--") and name.removeprefix("no_") not in {*known, "config", "help"}:
             raise ValueError(f"`--{name}` is not an option{_nearest(name, known)}")
-    return parser.parse_args_into_dataclasses(arguments)[: len(types)]
+    parsed = parser.parse_args_into_dataclasses(arguments)[: len(types)]
+    for options in parsed:
+        _check_model(getattr(options, "model", None))
+    return parsed
 
 
 def _read_config(path: Path, known: Collection[str]) -> dict[str, Any]:
@@ -287,7 +291,6 @@ def _recommend(arguments: Sequence[str]) -> int:
         raise ValueError("Give `--history ITEM_ID ...`, or `--dataset FOLDER --user_id ID`.")
     if options.user_id and options.dataset is None:
         raise ValueError("`--user_id` needs `--dataset FOLDER`, the store to look the person up in.")
-    _check_model(options.model)
     recommend = pipeline("unimp-recommend", model=options.model, trust_remote_code=True)
     history = [{"item_id": item_id} for item_id in options.history]
     low, high = recommend.processor.rating_range
@@ -312,7 +315,6 @@ def _imagine(arguments: Sequence[str]) -> int:
 
     from .report import say
 
-    _check_model(options.model)
     imagine = pipeline("unimp-imagine", model=options.model, trust_remote_code=True)
     request = {"history": options.history, "query": options.query, "target": options.target}
     result = imagine(request, alpha=options.alpha, generator=torch.Generator().manual_seed(options.seed))
@@ -324,7 +326,7 @@ def _imagine(arguments: Sequence[str]) -> int:
 
 def _check_model(name: str | None) -> None:
     """Tell a mistyped folder from a Hub id, for which a download would be tried again and again."""
-    if name is not None and "/" not in name and not Path(name).is_dir():
+    if name is not None and not Path(name).is_dir() and (name.count("/") != 1 or name[0] in "/.~"):
         raise ValueError(f"`model` {name!r} is no folder here, nor a Hub id, which has an owner (`owner/name`).")
 
 

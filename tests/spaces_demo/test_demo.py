@@ -63,11 +63,11 @@ def test_the_command_makes_the_quickstart_first_where_there_is_none(calls, monke
 
 
 def test_a_model_that_is_there_is_opened(calls):
-    assert main(["demo", "--model", "mine"]) == 0
+    assert main(["demo", "--model", "me/mine"]) == 0
     Path("outputs/quickstart").mkdir(parents=True)
     Path("outputs/quickstart/config.json").touch()
     assert main(["demo"]) == 0
-    assert [model for model, _ in calls] == ["mine", "outputs/quickstart"]
+    assert [model for model, _ in calls] == ["me/mine", "outputs/quickstart"]
 
 
 def test_without_gradio_it_says_what_to_install_before_anything_is_made(calls, monkeypatch, capsys):
