@@ -63,14 +63,13 @@ class Neighbours:
                 what that weighs.
             num_items (`int`): of the catalogue.
         """
-        order = np.lexsort((-weights, positions, owners))
-        pairs = np.stack([owners[order], positions[order]])
-        order = order[np.append(True, (pairs[:, 1:] != pairs[:, :-1]).any(axis=0))[: len(order)]]
-        order = order[np.lexsort((-weights[order], owners[order]))]
-        place = np.arange(len(order)) - np.searchsorted(owners[order], owners[order])
-        order = order[place < MOST_NEIGHBOURS]
-        starts = np.cumsum([0, *np.bincount(owners[order], minlength=num_items)])
-        return cls(starts, positions[order], weights[order])
+        order, best = np.argsort(owners, kind="stable"), []
+        for row in np.split(order, np.searchsorted(owners[order], np.arange(1, num_items))):
+            row = row[np.lexsort((positions[row], -weights[row]))]
+            first = np.unique(positions[row], return_index=True)[1]
+            best.append(row[np.sort(first)[:MOST_NEIGHBOURS]])
+        kept = np.concatenate(best)
+        return cls(np.cumsum([0, *map(len, best)]), positions[kept], weights[kept])
 
     def column(self) -> pa.Array:
         """As a column of a catalogue's table."""

@@ -1,5 +1,7 @@
 """Which items people choose close together, for a catalogue to keep."""
 
+import logging
+
 import numpy as np
 from datasets import Dataset
 
@@ -7,6 +9,8 @@ from ..processing import Catalog
 from ..processing.neighbours_unimp import Neighbours
 from .evaluation import train_counts
 from .item_start import pair_counts
+
+logger = logging.getLogger(__name__)
 
 # Added to how often an item occurs: one pair of rare items could be chance.
 SHRINKAGE = 10
@@ -22,6 +26,7 @@ def find_neighbours(train: Dataset, catalog: Catalog) -> Neighbours:
         train (`datasets.Dataset`): sequences that are trained on.
         catalog ([`Catalog`]): the items.
     """
+    logger.info("Finding which items people choose close together ...")
     pairs = pair_counts(train, catalog)
     first, second = pairs.indices().numpy()
     totals = np.bincount(first, pairs.values(), minlength=len(catalog))

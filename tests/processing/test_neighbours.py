@@ -73,6 +73,13 @@ def test_of_two_the_heavier_pairs_stay(monkeypatch):
     assert rows_of(nothing.merged(nothing)) == [{}, {}, {}]
 
 
+def test_pairs_may_come_in_any_order():
+    owners, positions = np.array([2, 0, 2, 0, 2, 0]), np.array([1, 3, 0, 1, 1, 2])
+    found = Neighbours.heaviest(owners, positions, np.array([1, 2, 5, 2, 4, 3], dtype=np.float32), 4)
+    assert rows_of(found) == [{2: 3, 1: 2, 3: 2}, {}, {0: 5, 1: 4}, {}]
+    assert found.positions.tolist() == [2, 1, 3, 0, 1]  # the heaviest first, of equals the earlier item
+
+
 def test_a_table_that_was_read_otherwise_is_the_same(catalog):
     again = Catalog(pa.Table.from_pylist(catalog.table.to_pylist()))
     assert rows_of(again.neighbours) == rows_of(KNOWN)
