@@ -344,8 +344,10 @@ def _is_text(kind: pa.DataType) -> bool:
 def _ratings(values: pa.ChunkedArray, report: StoreReport) -> pa.ChunkedArray:
     kind = values.type
     if _is_text(kind):
-        numbers = pd.to_numeric(values.to_pandas(), errors="coerce")
-        if numbers.notna().any():  # where none is a number, the column is the wrong one
+        texts = values.to_pandas()
+        numbers = pd.to_numeric(texts, errors="coerce")
+        nothing = texts.isna() | texts.str.strip().str.casefold().isin(["", "nan"])
+        if numbers.notna().any() or nothing.all():  # where none is a number, the column is the wrong one
             odd = values.filter(pa.array(numbers.isna())).drop_null().to_pylist()
             report.change(f"interactions: `{Columns.RATING}` is not a number and is now missing", odd)
             return pa.chunked_array([pa.array(numbers, pa.float64(), from_pandas=True)])

@@ -297,6 +297,7 @@ def test_train_then_recommend(write_folder, tmp_path, config, capsys, kind):
     assert main(shlex.split(suggested)) == 0
     assert "History, oldest first" in capsys.readouterr().out
     card = (result / "README.md").read_text()
+    assert "of the people which items they chose close together (`neighbours`" in card
     assert "model-index" in card
     assert "On leave_one_out: each person's last event." in card
     assert "held-out people" not in card

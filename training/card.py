@@ -66,7 +66,7 @@ def write_model_card(
         for task, systems in metrics.items()
         for metric, value in headline(systems["model"]).items()
     ]
-    sections = [_data(store)] if store else []
+    sections = [_data(store, model)] if store else []
     sections += [_metrics(metrics, split), _training(args, model, untaught)]
     data = {"model_name": name, "eval_results": results or None} | license_fields(store and store.card)
     folder.mkdir(parents=True, exist_ok=True)
@@ -170,15 +170,18 @@ Tasks {taught}; {length},{rate} focal gamma {args.focal_gamma:g}, what trained:
 {warning if untaught else ""}{_codes(model)}"""
 
 
-def _data(store: Store) -> str:
+def _data(store: Store, model: PreTrainedModel) -> str:
     name = (store.card and store.card.get("pretty_name")) or "a data set of its own"
     events, pictures = len(store.interactions), num_present(store.items, Columns.IMAGE)
     people = len(store.interactions.unique(Columns.USER_ID))
     licence = stated_license(store.card)
+    learned = "what the weights have learned"
+    if model.config.code_sizes is None:
+        learned = f"which items they chose close together (`neighbours`, a single person's pair too) and {learned}"
     return f"""## Data
 
 Trained on {name}, but for what the metrics are measured on: {events:,} events of {people:,} people in all,
 {len(store.items):,} items, {pictures:,} of them with a picture. The items, pictures included, are in
-`catalog.parquet`; of the people nothing but what the weights have learned.
+`catalog.parquet`; of the people {learned}, and nothing else.
 {f"Licence: {licence}." if licence else "Their licence is not stated."}
 """

@@ -96,6 +96,13 @@ CHANGED = {
         2,
         ("interactions", "rating", [None, None, 5.0]),
     ),
+    "no rating at all, in a column of texts": (
+        items(),
+        events(rating=["", " NaN ", None]),
+        "interactions: `rating` is not a number and is now missing",
+        2,
+        ("interactions", "rating", [None, None, None]),
+    ),
     "some ratings in words": (
         items(),
         events(rating=["4.5", "good", None]),
