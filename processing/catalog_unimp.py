@@ -298,6 +298,10 @@ class Catalog:
     def _with_rows(self, added: pa.Table) -> pa.Table:
         added = _with_defaults(added)
         added = added.drop_columns([name for name in KEPT if name in added.column_names])  # this catalogue's to give
+        for place, field in enumerate(added.schema):  # a csv file's numbers are texts here
+            known = self.table.schema.field(field.name).type if field.name in self.table.column_names else field.type
+            if pa.types.is_string(known) and (pa.types.is_integer(field.type) or pa.types.is_floating(field.type)):
+                added = added.set_column(place, field.name, added[field.name].cast(known))
         try:
             return pa.concat_tables([self.table, added], promote_options="permissive")
         except pa.ArrowException as error:

@@ -140,6 +140,15 @@ def test_add(catalog):
     assert catalog.available == [True] * 10
 
 
+def test_numbers_join_texts_as_texts():
+    """As a csv file has them."""
+    catalog = Catalog.from_items([{"item_id": "a", "price": "9.90", "size": "40"}])
+    catalog.add([{"item_id": "b", "price": 12.5, "size": 41}, {"item_id": "c"}])
+    catalog.replace([{"item_id": "a", "price": 9}])
+    found = [catalog.attributes(position) for position in range(3)]
+    assert found == [{"price": "9"}, {"price": "12.5", "size": "41"}, {}]
+
+
 def test_add_pictures_to_a_catalog_without_any():
     catalog = Catalog.from_items([{"item_id": "a"}])
     catalog.add([{"item_id": "b", "image": draw_picture(0)}])
