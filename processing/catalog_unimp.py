@@ -248,7 +248,8 @@ class Catalog:
         Append items; returns their positions. Give the model their codes with `processor.index_catalog(model)`.
 
         Args:
-            items: dictionaries, as in [`~Catalog.from_items`]. Their pictures are read now.
+            items: dictionaries, as in [`~Catalog.from_items`]. Their pictures are read now. A number becomes a text
+                where the catalogue's attribute is one.
             root (`str` or `Path`, *optional*): folder that pictures given by path are in and cannot be outside of.
                 Without it a path is opened as it is, relative to the working directory.
 
@@ -298,10 +299,10 @@ class Catalog:
     def _with_rows(self, added: pa.Table) -> pa.Table:
         added = _with_defaults(added)
         added = added.drop_columns([name for name in KEPT if name in added.column_names])  # this catalogue's to give
-        for place, field in enumerate(added.schema):  # a csv file's numbers are texts here
-            known = self.table.schema.field(field.name).type if field.name in self.table.column_names else field.type
-            if pa.types.is_string(known) and (pa.types.is_integer(field.type) or pa.types.is_floating(field.type)):
-                added = added.set_column(place, field.name, added[field.name].cast(known))
+        texts = {field.name for field in self.table.schema if pa.types.is_string(field.type)}
+        for place, (name, kind) in enumerate(zip(added.column_names, added.schema.types, strict=True)):
+            if name in texts and (pa.types.is_integer(kind) or pa.types.is_floating(kind)):  # as a csv file has them
+                added = added.set_column(place, name, added[name].cast(pa.string()))
         try:
             return pa.concat_tables([self.table, added], promote_options="permissive")
         except pa.ArrowException as error:

@@ -34,6 +34,16 @@ def test_clicks_at_once_are_read_one_after_the_other(page, shop):
     assert live == pytest.approx({answer["item_id"]: answer["score"] for answer in again}, abs=1e-4)
 
 
+def test_what_follows_a_click_is_drawn_one_at_a_time(page):
+    """Answers to clicks reach a browser in any order: an older one must not be drawn over a later one."""
+    functions = page.build().fns
+    [click] = [number for number, function in functions.items() if function.name == "click"]
+    assert not {page.strip, page.results} & set(functions[click].outputs)
+    [drawing] = [function for function in functions.values() if function.trigger_after == click]
+    assert (drawing.name, drawing.trigger_mode) == ("draw_all", "always_last")
+    assert {page.strip, page.results} <= set(drawing.outputs)
+
+
 @pytest.mark.parametrize(
     ("action", "item_id"),
     [
